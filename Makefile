@@ -1,0 +1,49 @@
+# Everything a newcomer needs: python3, make and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.dev-ready
+export DAGSTER_HOME := $(CURDIR)
+
+.PHONY: demo test ui lint format lock clean
+
+demo: $(READY) ## carry data/demo from raw pairs to a scoreboard
+	$(BIN)/python -m clipcov_assets.demo
+
+test: $(DEV_READY) ## every test
+	$(BIN)/python -m pytest
+
+ui: $(READY) ## Dagster on http://127.0.0.1:3000 and MLflow on http://127.0.0.1:5000
+	mkdir -p var
+	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/var/mlflow.db & \
+	trap "kill $$!" EXIT INT TERM; $(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+lint: $(DEV_READY) ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV_READY) ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## write requirements.lock anew from pyproject.toml: newest versions in range, versions only
+	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet '.[dev]'
+	$(VENV)/lock/bin/pip freeze --exclude clipcov-assets | grep -E '^[A-Za-z0-9_.-]+==' > requirements.lock
+
+clean: ## forget everything that was made
+	rm -rf var
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml requirements.lock | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable .
+	touch $@
+
+$(DEV_READY): $(READY)
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $@

@@ -1,0 +1,12 @@
+"""The groups of the asset graph, in the order of the road, and what every asset shares."""
+
+CRAWLS = "1_crawls"
+POOL = "2_pool"
+RANKINGS = "3_rankings"
+SUBSETS = "4_subsets"
+CHECKPOINTS = "5_checkpoints"
+SCORECARDS = "6_scorecards"
+
+OWNERS = ["team:data"]
+# Trainings share one slot, whatever runs beside them (dagster.yaml, concurrency.pools).
+TRAINING_POOL = "training"

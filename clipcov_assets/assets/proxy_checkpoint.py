@@ -1,0 +1,114 @@
+"""The proxy: the CLIP whose embeddings every selection is made with."""
+
+import dagster as dg
+
+from clipcov_assets.assets.groups import CRAWLS, OWNERS, TRAINING_POOL
+from clipcov_assets.automation import once_pairs_are_there
+from clipcov_assets.partitions import crawl_order, crawls
+from clipcov_assets.provenance import Input, latest_input, provenance_table
+from clipcov_assets.scales import SCALE, PretrainedProxy, TrainedProxy, code_version
+from resources.clip_encoder import ClipEncoder
+from resources.compute import Compute
+from resources.lance_store import LanceStore
+from resources.mlflow_tracker import MlflowTracker
+
+NAME = "proxy_checkpoint"
+
+
+@dg.asset(
+    deps=[dg.AssetDep("raw_pairs", partition_mapping=dg.AllPartitionMapping())],
+    group_name=CRAWLS,
+    owners=OWNERS,
+    kinds={"pytorch"},
+    tags={"clipcov/stage": "proxy"},
+    code_version=code_version(1, SCALE.proxy),
+    automation_condition=once_pairs_are_there,
+    pool=TRAINING_POOL,
+)
+def proxy_checkpoint(
+    context: dg.AssetExecutionContext,
+    store: LanceStore,
+    encoder: ClipEncoder,
+    tracker: MlflowTracker,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    """The frozen CLIP that embeds every crawl.
+
+    Either a pretrained one (an open_clip tag or a local checkpoint) or one trained with the CLIP loss on the
+    oldest crawl, as in the paper's Table 2. It is known by its sha256; a new crawl does not change it, because
+    embeddings of two proxies cannot be compared. Materialize it by hand to replace it, then the embeddings of
+    every crawl.
+    """
+    if isinstance(SCALE.proxy, PretrainedProxy):
+        return _pretrained(SCALE.proxy, encoder)
+    return _trained(context, SCALE.proxy, store, encoder, tracker, compute)
+
+
+def _pretrained(proxy: PretrainedProxy, encoder: ClipEncoder) -> dg.MaterializeResult:
+    saved = encoder.save(encoder.load(proxy.architecture, proxy.weights), NAME)
+    return _result(proxy.architecture, saved.sha256, (), {"source": f"pretrained: {proxy.weights}"})
+
+
+def _trained(
+    context: dg.AssetExecutionContext,
+    proxy: TrainedProxy,
+    store: LanceStore,
+    encoder: ClipEncoder,
+    tracker: MlflowTracker,
+    compute: Compute,
+) -> dg.MaterializeResult:
+    from clipcov_assets.jobs.train import train_checkpoint
+
+    crawl = _oldest_crawl(context)
+    checkpoint = train_checkpoint(
+        NAME,
+        store.read("raw_pairs", crawl, ["caption", "image"]),
+        proxy.architecture,
+        proxy.recipe,
+        seed=proxy.seed,
+        tags={"dagster.asset": NAME, "dagster.run": context.run.run_id},
+        encoder=encoder,
+        tracker=tracker,
+        compute=compute,
+    )
+    return _result(
+        proxy.architecture,
+        checkpoint.weights.sha256,
+        (latest_input(context, "raw_pairs", crawl),),
+        {
+            "source": f"trained on {crawl}",
+            "samples_seen": checkpoint.summary.samples_seen,
+            "final_loss": checkpoint.summary.loss,
+            "mlflow": dg.MetadataValue.url(checkpoint.mlflow_address),
+        },
+    )
+
+
+def _result(
+    architecture: str, sha256: str, inputs: tuple[Input, ...], metadata: dict[str, object]
+) -> dg.MaterializeResult:
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(sha256[:16]),
+        metadata={
+            "architecture": architecture,
+            "sha256": sha256,
+            **metadata,
+            "provenance": provenance_table(inputs),
+        },
+    )
+
+
+def _oldest_crawl(context: dg.AssetExecutionContext) -> str:
+    ready = context.instance.get_materialized_partitions(dg.AssetKey("raw_pairs"))
+    registered = [
+        crawl
+        for crawl in crawls.get_partition_keys(dynamic_partitions_store=context.instance)
+        if crawl in ready
+    ]
+    if not registered:
+        raise dg.Failure(
+            "the proxy is trained on the oldest crawl, and no crawl is there: materialize raw_pairs first, "
+            "or choose a scale with a pretrained proxy",
+            allow_retries=False,
+        )
+    return min(registered, key=crawl_order)

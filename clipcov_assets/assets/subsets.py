@@ -1,0 +1,118 @@
+"""A ranking becomes subsets: the heads of its order."""
+
+import math
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipcov_assets.assets.groups import OWNERS, SUBSETS
+from clipcov_assets.automation import when_inputs_change
+from clipcov_assets.core import METHODS, Pool, objective
+from clipcov_assets.core.covariance import cross_covariance_error
+from clipcov_assets.partitions import dimension, fractions_of, of_crawl, partitions_of, the_crawl
+from clipcov_assets.pool_tables import load_pool, pooled_crawls
+from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.tables import RANKING, column_schema
+from resources.lance_store import LanceStore
+
+
+def subset_size(fraction: float, pairs: int) -> int:
+    """floor(fraction * pairs), at least 1; the fraction counts as the decimal it is written as: 29 % of 100 is 29."""
+    return max(1, math.floor(fraction * pairs + 1e-9))
+
+
+def subset_asset(method: str) -> dg.AssetsDefinition:
+    """The subsets of one method as an asset, one partition for each crawl and fraction."""
+    source = "pool" if method == "full" else f"{method}_ranking"
+
+    @dg.asset(
+        name=f"{method}_subset",
+        partitions_def=partitions_of(method),
+        deps=[dg.AssetDep(source, partition_mapping=the_crawl)],
+        group_name=SUBSETS,
+        owners=OWNERS,
+        kinds={"lancedb"},
+        tags={"clipcov/stage": "select", "clipcov/method": method},
+        code_version="1",
+        automation_condition=when_inputs_change,
+        metadata={"dagster/column_schema": column_schema(RANKING)},
+        description=(
+            "The whole pool, to train the model that every subset is measured against: the upper line of a comparison."
+            if method == "full"
+            else f"The first floor(fraction x n) pairs of {method}'s ranking, to train on.\n\n"
+            "Beside the pairs: latent classes covered, ClipCov's objective, how far the image-text cross-covariance "
+            "is from the pool's, overlap with the other methods, and what changed against the previous crawl."
+        ),
+    )
+    def subset(context: dg.AssetExecutionContext, store: LanceStore) -> dg.MaterializeResult:
+        crawl, fraction = dimension(context, "crawl"), dimension(context, "fraction")
+        pool = load_pool(store, crawl)
+        rows = _whole(pool) if method == "full" else store.read(f"{method}_ranking", crawl).sort_by("rank")
+        rows = rows.slice(0, subset_size(fractions_of(method)[fraction], len(pool)))
+        written = store.write(f"{method}_subset", context.partition_key, rows)
+        return materialized(
+            written,
+            RANKING,
+            content_version(rows),
+            inputs=(latest_input(context, source, crawl),),
+            metadata={
+                "pairs": len(rows),
+                "fraction": fractions_of(method)[fraction],
+                **_quality(pool, rows["uid"]),
+                **_overlaps(store, method, crawl, rows["uid"]),
+                **_churn(store, method, crawl, fraction, rows["uid"]),
+            },
+        )
+
+    return subset
+
+
+def _whole(pool: Pool) -> pa.Table:
+    n = len(pool)
+    return pa.table({"uid": pool.uid, "rank": np.arange(n), "gain": np.zeros(n, np.float32)}, schema=RANKING)
+
+
+def _quality(pool: Pool, uid: pa.ChunkedArray) -> dict[str, object]:
+    """What the subset keeps of the pool, method by method comparable."""
+    order = pc.index_in(uid, value_set=pa.array(pool.uid)).to_numpy()
+    covered = np.unique(pool.latent_class[order])
+    return {
+        "latent_classes_covered": len(covered),
+        "class_coverage": len(covered) / len(np.unique(pool.latent_class)),
+        "objective": objective(pool, order),
+        "cross_covariance_error": cross_covariance_error(pool.image_embeddings, pool.text_embeddings, order),
+    }
+
+
+def _overlaps(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) -> dict[str, float]:
+    """Share of the subset that each other method, where it has a ranking of this crawl, would pick at this size."""
+    if method == "full":
+        return {}
+    others = [
+        name for name in METHODS if name not in (method, "full") and store.exists(f"{name}_ranking", crawl)
+    ]
+    return {f"overlap/{name}": _shared(store, name, crawl, uid) / len(uid) for name in others}
+
+
+def _shared(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) -> int:
+    head = store.read(f"{method}_ranking", crawl, ["uid"], where=f"rank < {len(uid)}")["uid"]
+    return int(pc.sum(pc.is_in(uid, value_set=head.combine_chunks())).as_py())
+
+
+def _churn(
+    store: LanceStore, method: str, crawl: str, fraction: str, uid: pa.ChunkedArray
+) -> dict[str, object]:
+    """Pairs kept, added and dropped against the same fraction of the crawl before this one in the pool."""
+    earlier = [one.crawl for one in pooled_crawls(store, crawl)][:-1]
+    if not earlier or not store.exists(f"{method}_subset", of_crawl(earlier[-1], fraction)):
+        return {}
+    before = store.read(f"{method}_subset", of_crawl(earlier[-1], fraction), ["uid"])["uid"]
+    kept = int(pc.sum(pc.is_in(uid, value_set=before.combine_chunks())).as_py())
+    return {
+        "previous_crawl": earlier[-1],
+        "kept": kept,
+        "added": len(uid) - kept,
+        "dropped": len(before) - kept,
+    }

@@ -1,0 +1,191 @@
+"""The loops that decide an order, compiled: rows of embeddings enter, picks and sums of similarities leave.
+
+Every product of two rows runs through `dot` and never through a matrix library, so that equal rows give
+equal bits and ties are exact. Import this module where it is used: numba takes a while to load.
+"""
+
+# n pairs of one class, d width of an embedding, t picks so far, e a pair. A row of `pairs` is (image,
+# text), (2d,); a row with its halves swapped is (text, image), so that sim(i, j) = <pairs[i], swapped
+# pairs[j]>.
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from clipcov_assets.core.pool import Array
+
+BLOCK = 32  # rows that stay in a core's cache while all others pass by
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile to run without the interpreter's lock; keep the machine code where a directory allows it."""
+    options = {"nogil": True, "fastmath": {"reassoc", "contract"}}
+    kernel: Callable[..., Any]
+    try:
+        kernel = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no directory that it may write to
+        kernel = numba.njit(**options)(function)
+    return kernel
+
+
+@compiled
+def dot(a: Array, b: Array) -> float:
+    """Return the float64 product of two rows."""
+    total = 0.0
+    for i in range(a.shape[0]):
+        total += np.float64(a[i]) * np.float64(b[i])
+    return total
+
+
+@compiled
+def row_products(pairs: Array, weights: Array) -> Array:
+    """Return (m, n) float64 products of each of m weights with each pair."""
+    products = np.empty((weights.shape[0], pairs.shape[0]))
+    for e in range(pairs.shape[0]):
+        for j in range(weights.shape[0]):
+            products[j, e] = dot(pairs[e], weights[j])
+    return products
+
+
+@compiled
+def self_similarities(pairs: Array) -> Array:
+    """Return (n,) float64 sim(e, e)."""
+    n, d = pairs.shape[0], pairs.shape[1] // 2
+    similarities = np.empty(n)
+    for e in range(n):
+        similarities[e] = 2 * dot(pairs[e, :d], pairs[e, d:])
+    return similarities
+
+
+@compiled
+def precedes(a: int, b: int, bounds: Array, gains: Array) -> bool:
+    """Return whether row a stands above row b in the heap."""
+    if bounds[a] != bounds[b]:
+        return bool(bounds[a] > bounds[b])
+    if gains[a] != gains[b]:
+        return bool(gains[a] > gains[b])
+    return bool(a < b)
+
+
+@compiled
+def sift_down(heap: Array, size: int, bounds: Array, gains: Array) -> None:
+    """Restore the heap below its root: largest bound first, then largest gain, then smallest row."""
+    parent = 0
+    while True:
+        child = 2 * parent + 1
+        if child >= size:
+            return
+        if child + 1 < size and precedes(heap[child + 1], heap[child], bounds, gains):
+            child += 1
+        if not precedes(heap[child], heap[parent], bounds, gains):
+            return
+        heap[child], heap[parent] = heap[parent], heap[child]
+        parent = child
+
+
+@compiled
+def lazy_greedy(
+    pairs: Array, base: Array, penalty: float, floors: Array, heap: Array, twin: Array
+) -> tuple[Array, Array]:
+    """Return (n,) rows in greedy order and their (n,) gains.
+
+    The gain of e after the picks S is base[e] - penalty * sum over s in S of sim(e, s). It is evaluated
+    only for the pair with the largest upper bound. Each pick s lowers every gain by at least penalty *
+    floors[s], so a gain from an earlier time is bounded by itself minus the `drop` since then; as all
+    bounds fall together, the heap keeps gain + drop at evaluation and never has to be rebuilt. The floors
+    may be negative.
+
+    Args:
+        pairs: (n, 2d) float32.
+        base: (n,) float64 gains of the first pick.
+        penalty: 1 / n_k, or 0.
+        floors: (n,) float64, floors[s] < sim(e, s) for every e.
+        heap: Rows by falling `base`, ties by row, without those that are another row's twin. Overwritten.
+        twin: (n,) the next row that is equal to this one, or -1.
+    """
+    n, d = pairs.shape[0], pairs.shape[1] // 2
+    size = heap.shape[0]
+    gains, bounds = base.copy(), base.copy()
+    evaluated = np.zeros(n, np.int64)
+    order, picked_gains = np.empty(n, np.int64), np.empty(n)
+    picked = np.zeros(2 * d)  # (L, V): the sum of the picks' swapped rows
+    drop = 0.0
+    for t in range(n):
+        while evaluated[heap[0]] < t:
+            e = heap[0]
+            gains[e] = base[e] - penalty * dot(pairs[e], picked)
+            bounds[e] = gains[e] + drop
+            evaluated[e] = t
+            sift_down(heap, size, bounds, gains)
+        e = heap[0]
+        order[t], picked_gains[t] = e, gains[e]
+        for i in range(d):
+            picked[i] += pairs[e, d + i]
+            picked[d + i] += pairs[e, i]
+        drop += penalty * floors[e]
+        if twin[e] >= 0:
+            heap[0] = twin[e]
+            gains[twin[e]], bounds[twin[e]], evaluated[twin[e]] = gains[e], bounds[e], t
+        else:
+            size -= 1
+            heap[0] = heap[size]
+        sift_down(heap, size, bounds, gains)
+    return order, picked_gains
+
+
+@compiled
+def double_greedy(pairs: Array, linear: Array, self_similarity: Array, penalty: float) -> Array:
+    """Return (n,) whether each row stays, for rows in the order of the walk.
+
+    Args:
+        pairs: (n, 2d) float32.
+        linear: (n,) float64, what each row adds to F apart from the quadratic term of F_class.
+        self_similarity: (n,) float64 sim(e, e).
+        penalty: 1 / n_k, or 0.
+
+    Source: arXiv:2403.12267, Algorithm 1, lines 11-20.
+    """
+    n, d = pairs.shape[0], pairs.shape[1] // 2
+    small, large = np.zeros(2 * d), np.zeros(2 * d)  # (L, V) of S_1 and of S_2
+    for e in range(n):
+        for i in range(d):
+            large[i] += pairs[e, d + i]
+            large[d + i] += pairs[e, i]
+    stays = np.empty(n, np.bool_)
+    for e in range(n):
+        half = self_similarity[e] / 2
+        a = linear[e] - penalty * (dot(pairs[e], small) + half)  # F(e | S_1)
+        b = penalty * (dot(pairs[e], large) - half) - linear[e]  # F(S_2 without e) - F(S_2)
+        stays[e] = a >= b
+        sums, sign = (small, 1.0) if stays[e] else (large, -1.0)
+        for i in range(d):
+            sums[i] += sign * pairs[e, d + i]
+            sums[d + i] += sign * pairs[e, i]
+    return stays
+
+
+@compiled
+def clipped_sums(pairs: Array, others: Array) -> Array:
+    """Return (n,) float64 sum over j in `others` of max(<v_e, l_j>, 0) + max(<l_e, v_j>, 0)."""
+    n, d = pairs.shape[0], pairs.shape[1] // 2
+    sums = np.zeros(n)
+    for start in range(0, others.shape[0], BLOCK):
+        for e in range(n):
+            for j in range(start, min(start + BLOCK, others.shape[0])):
+                sums[e] += max(dot(pairs[e, :d], others[j, d:]), 0.0)
+                sums[e] += max(dot(pairs[e, d:], others[j, :d]), 0.0)
+    return sums
+
+
+@compiled
+def largest_earlier(rows: Array) -> Array:
+    """Return (n,) float64 largest product of each row with a row before it, at least 0."""
+    n = rows.shape[0]
+    largest = np.zeros(n)
+    for start in range(0, n, BLOCK):
+        for j in range(start + 1, n):
+            for i in range(start, min(start + BLOCK, j)):
+                largest[j] = max(largest[j], dot(rows[i], rows[j]))
+    return largest

@@ -1,0 +1,115 @@
+"""Algorithm 1 inside latent classes: pairs enter, their greedy order or what double greedy keeps leaves.
+
+Source: arXiv:2403.12267, Algorithm 1.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipcov_assets.core.objective import TERMS, check_terms, linear_weights, membership
+from clipcov_assets.core.pool import Array, Pool
+from clipcov_assets.core.similarity import gather_pairs, swap_halves
+from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, class_statistics
+
+FLOOR_MARGIN = 1e-5  # above the rounding of a squared distance in float32, far above that of a float64 gain
+
+
+def paper_order(pairs: Array, weight: Array, terms: frozenset[str]) -> tuple[Array, Array]:
+    """Return the (n,) greedy order of one class and its (n,) float64 gains; ties go to the earlier row.
+
+    Args:
+        pairs: (n, 2d) float32, all pairs of the class.
+        weight: (2d,) float64 row of `linear_weights`.
+        terms: Which terms of Eq. (16) count.
+    """
+    from clipcov_assets.core import kernels
+
+    linear, similarity, penalty = class_terms(pairs, weight, len(pairs), terms)
+    base = linear - penalty * similarity / 2
+    order = np.argsort(-base, kind="stable")
+    tied = np.flatnonzero(base[order[1:]] == base[order[:-1]])
+    tied = tied[(pairs[order[tied]] == pairs[order[tied + 1]]).all(axis=1)]
+    twin = np.full(len(pairs), -1)
+    twin[order[tied]] = order[tied + 1]
+    heap = np.delete(order, tied + 1)
+    picks: tuple[Array, Array] = kernels.lazy_greedy(
+        pairs, base, penalty, similarity_floors(pairs), heap, twin
+    )
+    return picks
+
+
+def class_terms(pairs: Array, weight: Array, count: int, terms: frozenset[str]) -> tuple[Array, Array, float]:
+    """Return what each pair adds to F without the quadratic term, its sim(e, e), and that term's factor."""
+    from clipcov_assets.core import kernels
+
+    similarity = kernels.self_similarities(pairs)
+    linear = kernels.row_products(pairs, weight[None])[0] + ("self" in terms) * similarity
+    return linear, similarity, ("class" in terms) / count
+
+
+def similarity_floors(pairs: Array) -> NDArray[np.float64]:
+    """Return (n,) numbers below every sim(e, s) of each row s, without looking at pairs of rows.
+
+    With m the mean row and m' its halves swapped,
+    sim(e, s) = <x_e, m'> + <x_s, m'> - <m, m'> + <x_e - m, x'_s - m'>, and the last product is at least
+    minus the product of the two distances. Close classes get high floors, and signed similarities need no
+    road of their own.
+    """
+    from clipcov_assets.core import kernels
+
+    mean = pairs.mean(axis=0, dtype=np.float64)
+    swapped = swap_halves(mean)
+    to_swapped, to_mean = kernels.row_products(pairs, np.stack([swapped, mean]))
+    squares = np.einsum("ij,ij->i", pairs, pairs) - 2 * to_mean + mean @ mean
+    distances = np.sqrt(np.maximum(squares, 0) + FLOOR_MARGIN)
+    floors: Array = to_swapped + to_swapped.min() - mean @ swapped - distances.max() * distances
+    return floors - FLOOR_MARGIN
+
+
+def double_greedy(
+    pool: Pool,
+    order: Array,
+    *,
+    alpha: float | str = 0.5,
+    inter: str = "mean",
+    terms: Iterable[str] = TERMS,
+) -> tuple[NDArray[np.int64], int]:
+    """Walk over a subset and drop the pairs that it is better off without.
+
+    The paper's text and its Algorithm 1 differ in b: here it is F(S_2 without e) - F(S_2), as in line 14.
+
+    Args:
+        pool: Reads `image_embeddings`, `text_embeddings`, `latent_class`, `class_embeddings`.
+        order: (m,) distinct rows of the pool, walked in this order.
+        alpha: Weight of the label term, or "auto".
+        inter: "mean" or "sum" over the other classes.
+        terms: Which terms of Eq. (16) count.
+
+    Returns:
+        The rows that stay, in their order, and how many were removed.
+
+    Raises:
+        ValueError: a missing column, an unknown option, or `order` repeats or leaves the pool.
+
+    Source: arXiv:2403.12267, Algorithm 1, lines 11-20.
+    """
+    from clipcov_assets.core import kernels
+
+    terms = check_terms(terms)
+    membership(pool, order)
+    order = np.asarray(order, np.int64)
+    statistics = class_statistics(pool)
+    images, texts, latent_class, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="double_greedy")
+    weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
+    stays = np.ones(len(order), bool)
+    walks = np.argsort(latent_class[order], kind="stable")
+    for walk in (
+        np.split(walks, np.flatnonzero(np.diff(latent_class[order[walks]])) + 1) if len(order) else []
+    ):
+        k = latent_class[order[walk[0]]]
+        pairs = gather_pairs(images, texts, order[walk])
+        linear, similarity, penalty = class_terms(pairs, weights[k], int(statistics.counts[k]), terms)
+        stays[walk] = kernels.double_greedy(pairs, linear, similarity, penalty)
+    return order[stays], int(len(order) - stays.sum())

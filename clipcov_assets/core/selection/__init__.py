@@ -1,0 +1,67 @@
+"""The selection methods under one signature: `METHODS[name](pool, budget, *, seed=0, **own) -> Ranking`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clipcov_assets.core.pool import Pool
+from clipcov_assets.core.ranking import Ranking
+from clipcov_assets.core.selection.c_rho import rank_by_c_rho
+from clipcov_assets.core.selection.clip_score import rank_by_clip_score
+from clipcov_assets.core.selection.clipcov import rank_by_clipcov
+from clipcov_assets.core.selection.full import rank_full
+from clipcov_assets.core.selection.metaclip import rank_by_metaclip
+from clipcov_assets.core.selection.random_order import rank_at_random
+from clipcov_assets.core.selection.semdedup import rank_by_semdedup
+
+
+@dataclass(frozen=True)
+class Method:
+    """One selection method.
+
+    Attributes:
+        rank: The function that ranks.
+        summary: One sentence on what comes first, for people who choose a method.
+        reads: Columns of the pool that it needs beside embeddings and latent classes.
+    """
+
+    rank: Callable[..., Ranking]
+    summary: str
+    reads: tuple[str, ...] = ()
+
+    def __call__(self, pool: Pool, budget: int, *, seed: int = 0, **own: object) -> Ranking:
+        """Rank `budget` pairs of the pool; `own` are the method's own parameters."""
+        return self.rank(pool, budget, seed=seed, **own)
+
+
+METHODS: dict[str, Method] = {
+    "clipcov": Method(
+        rank_by_clipcov, "Pairs that keep the image-text cross-covariance of every latent class come first."
+    ),
+    "clip_score": Method(
+        rank_by_clip_score, "Pairs whose image and caption agree most under the proxy come first."
+    ),
+    "c_rho": Method(
+        rank_by_c_rho,
+        "Pairs that the proxy matches better than a partly trained model come first.",
+        reads=("partial_clip_score",),
+    ),
+    "semdedup": Method(rank_by_semdedup, "Pairs whose image has no near duplicate before it come first."),
+    "metaclip": Method(
+        rank_by_metaclip,
+        "Pairs whose caption holds a rare entry of the metadata come first; frequent entries are thinned.",
+        reads=("captions",),
+    ),
+    "random": Method(rank_at_random, "A seeded shuffle that stays the same for a pair when the pool grows."),
+    "full": Method(rank_full, "Every pair, by uid: the upper line of a comparison."),
+}
+
+
+def method(name: str) -> Method:
+    """Return the method of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those that there are.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown selection method {name!r}: choose one of {', '.join(METHODS)}")
+    return METHODS[name]

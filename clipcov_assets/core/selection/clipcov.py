@@ -1,0 +1,48 @@
+"""ClipCov: embeddings, latent classes and class embeddings enter, the greedy order of F_ClipCov leaves."""
+
+from collections.abc import Iterable
+
+from clipcov_assets.core.greedy import merge_class_rankings, rank_within_classes
+from clipcov_assets.core.objective import TERMS
+from clipcov_assets.core.pool import Pool
+from clipcov_assets.core.ranking import Ranking, check_budget
+from clipcov_assets.core.statistics import class_statistics
+
+
+def rank_by_clipcov(
+    pool: Pool,
+    budget: int,
+    *,
+    seed: int = 0,
+    alpha: float | str = 0.5,
+    inter: str = "mean",
+    terms: Iterable[str] = TERMS,
+    variant: str = "paper",
+) -> Ranking:
+    """Rank pairs by how much they help a subset to keep the pool's cross-covariance, largest gain first.
+
+    The order equals that of a naive greedy in float64, for similarities of any sign.
+
+    Args:
+        pool: Reads `image_embeddings`, `text_embeddings`, `latent_class`, `class_embeddings`.
+        budget: Pairs to rank, 1 <= budget <= n.
+        seed: Not used: greedy draws nothing.
+        alpha: Weight of the label term; 0.5 as in the paper, or "auto" for the ratio that the paper defines
+            it by.
+        inter: "mean" divides F_inter by the number of other classes, "sum" is the paper's literal reading.
+        terms: Which terms of Eq. (16) count, any of `TERMS`.
+        variant: "paper", or "released" for the authors' notebook.
+
+    Returns:
+        `budget` pool rows in pick order; gains are the marginal gains of F ("released": the scores at the
+        pick).
+
+    Raises:
+        ValueError: `budget` out of range, a missing column, or an unknown option.
+
+    Source: arXiv:2403.12267, Eq. (16) and Algorithm 1, lines 6-10.
+    """
+    check_budget(budget, len(pool))
+    statistics = class_statistics(pool)
+    classes = rank_within_classes(pool, statistics, alpha=alpha, inter=inter, terms=terms, variant=variant)
+    return merge_class_rankings([classes], budget, uid=pool.uid)

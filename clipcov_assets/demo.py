@@ -1,0 +1,155 @@
+"""`make demo`: every crawl of the crawls directory from raw pairs to the scoreboard, in this process.
+
+It materializes what is missing, in the order of the road, and nothing that is there already.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from clipcov_assets.core import METHODS
+from clipcov_assets.definitions import defs, resources
+from clipcov_assets.export.scoreboard import scoreboard
+from clipcov_assets.ingest.delivery import DeliveryError
+from clipcov_assets.ingest.img2dataset import is_complete
+from clipcov_assets.partitions import check_crawl_name, class_shards, crawl_order, fractions_of, of_crawl
+from resources.crawl_catalog import CrawlCatalog
+from resources.lance_store import LanceStore
+from resources.report_shelf import ReportShelf
+
+# A line for each step is enough on a terminal; Dagster keeps every event in its own log.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Assets of one partition that run together."""
+
+    assets: tuple[str, ...]
+    partition: str | None
+    tags: dict[str, str]
+
+
+def road(crawl: str) -> Iterator[Step]:
+    """The steps that carry one crawl from its delivery to the comparison, in order."""
+    tags = {"clipcov/crawl": crawl}
+    yield Step(("raw_pairs",), crawl, tags)
+    yield Step(("proxy_checkpoint",), None, {})
+    yield Step(("embeddings", "latent_classes", "pool"), crawl, tags)
+    for shard in class_shards.get_partition_keys():
+        yield Step(("clipcov_class_ranking",), of_crawl(crawl, shard), tags)
+    yield Step(("partial_checkpoint",), crawl, tags)
+    yield Step(tuple(f"{method}_ranking" for method in METHODS if method != "full"), crawl, tags)
+    for method in METHODS:
+        for fraction in fractions_of(method):
+            chain = tuple(f"{method}_{noun}" for noun in ("subset", "checkpoint", "scorecard"))
+            yield Step(
+                chain, of_crawl(crawl, fraction), {**tags, "clipcov/method": method, "clipcov/fraction": fraction}
+            )
+    yield Step(("comparison",), crawl, tags)
+
+
+class StepFailed(Exception):
+    """A step that did not succeed; the message is the one that its asset gave."""
+
+
+def main() -> int:
+    """Run the demo; returns the exit status."""
+    definitions = defs()
+    job = definitions.resolve_implicit_global_asset_job_def()
+    world = resources()
+    try:
+        crawls = _crawls(world["catalog"])
+    except (DeliveryError, FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    began = time.perf_counter()
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions("crawl", crawls)
+        finished = [crawl for crawl in crawls if _carry(job, instance, crawl)]
+    if finished:
+        _report(world["store"], world["shelf"], finished[-1], time.perf_counter() - began)
+    return 0 if finished == crawls else 1
+
+
+def _carry(job: dg.JobDefinition, instance: dg.DagsterInstance, crawl: str) -> bool:
+    """Carry one crawl down the road; a failure ends its road, not that of the others."""
+    steps = list(road(crawl))
+    for number, step in enumerate(steps, start=1):
+        try:
+            _run(job, instance, step, f"{crawl} [{number}/{len(steps)}]")
+        except StepFailed as failure:
+            print(f"error: {', '.join(step.assets)} of {crawl}: {failure}", file=sys.stderr)
+            return False
+    return True
+
+
+def _crawls(catalog: CrawlCatalog) -> list[str]:
+    """Complete deliveries, oldest first."""
+    names = [check_crawl_name(folder.name) for folder in catalog.folders() if is_complete(folder)]
+    if not names:
+        raise DeliveryError(
+            f"no complete delivery in {catalog.directory}: put img2dataset output there, one folder a crawl, "
+            "with NNNNN.tar, NNNNN.parquet and NNNNN_stats.json"
+        )
+    return sorted(names, key=crawl_order)
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progress: str) -> None:
+    """Materialize what is missing of a step, and print one line about it."""
+    missing = [asset for asset in step.assets if not _is_there(instance, asset, step.partition)]
+    if not missing:
+        return
+    began = time.perf_counter()
+    result = job.execute_in_process(
+        asset_selection=[dg.AssetKey(asset) for asset in missing],
+        partition_key=step.partition,
+        tags=step.tags,
+        run_config=QUIET,
+        instance=instance,
+        raise_on_error=False,
+    )
+    if not result.success:
+        raise StepFailed(failure_reason(result))
+    where = step.tags.get("clipcov/fraction", "")
+    print(f"{progress:20} {', '.join(missing):76} {where:5}{time.perf_counter() - began:6.1f} s", flush=True)
+
+
+def failure_reason(result: dg.ExecuteInProcessResult) -> str:
+    """What the failed asset or check said."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data is not None and data.user_failure_data.description:
+                return str(data.user_failure_data.description)
+            error = data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                return str(error.message).strip()
+    return "the run failed; its log is in Dagster"
+
+
+def _report(store: LanceStore, shelf: ReportShelf, crawl: str, seconds: float) -> None:
+    """Print the scoreboard, and where to look further."""
+    scores = pl.from_arrow(store.read("comparison", crawl))
+    print(f"\n{scoreboard(scores, crawl)}")
+    print(f"report:  {Path(shelf.directory) / 'comparison.html'}")
+    print("Dagster: make ui, then open http://127.0.0.1:3000 (MLflow: http://127.0.0.1:5000)")
+    print(f"done in {seconds:.0f} s")
+
+
+def _is_there(instance: dg.DagsterInstance, asset: str, partition: str | None) -> bool:
+    key = dg.AssetKey(asset)
+    if partition is None:
+        return instance.get_latest_materialization_event(key) is not None
+    return partition in instance.get_materialized_partitions(key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What goes out for people to read: the scoreboard, the curves and the report."""

@@ -1,0 +1,1 @@
+"""What comes in: deliveries of pairs and evaluation sets, one format a file."""

@@ -1,0 +1,125 @@
+"""Where a result came from, partition by partition, and the version of what it holds.
+
+Dagster shows lineage by asset; these tables follow it by partition: which materialization, which run,
+which Lance version went in.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from clipcov_assets.tables import column_schema
+from resources.lance_store import WrittenTable
+
+LANCE_VERSION = "lance_version"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One materialization that a result was made from, with the metadata that it reported."""
+
+    asset: str
+    partition: str | None
+    data_version: str
+    run_id: str
+    metadata: Mapping[str, dg.MetadataValue]
+
+    @property
+    def lance_version(self) -> str:
+        """Version of the Lance table it wrote, or nothing where it wrote none."""
+        version = self.metadata.get(LANCE_VERSION)
+        return "" if version is None else str(version.value)
+
+
+def latest_input(context: dg.AssetExecutionContext, asset: str, partition: str | None) -> Input:
+    """The newest materialization of an asset's partition.
+
+    Raises:
+        dagster.Failure: It was never materialized; a retry would not help.
+    """
+    wanted = dg.AssetRecordsFilter(
+        asset_key=dg.AssetKey(asset), asset_partitions=None if partition is None else [partition]
+    )
+    records = context.instance.fetch_materializations(wanted, limit=1).records
+    if not records:
+        at = f" for partition {partition}" if partition else ""
+        raise dg.Failure(f"{asset} has not been materialized{at}: materialize it first", allow_retries=False)
+    materialization = records[0].asset_materialization
+    return Input(
+        asset=asset,
+        partition=partition,
+        data_version=(materialization.tags or {}).get("dagster/data_version", "unknown"),
+        run_id=records[0].event_log_entry.run_id,
+        metadata=materialization.metadata,
+    )
+
+
+def provenance_table(inputs: Iterable[Input]) -> dg.TableMetadataValue:
+    """The inputs of a result as the table that Dagster shows beside it."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "asset": one.asset,
+                    "partition": one.partition or "",
+                    "data_version": one.data_version,
+                    "run": one.run_id,
+                    "lance_version": one.lance_version,
+                }
+            )
+            for one in inputs
+        ],
+        schema=dg.TableSchema.from_name_type_dict(
+            {name: "string" for name in ("asset", "partition", "data_version", "run", "lance_version")}
+        ),
+    )
+
+
+def content_version(*parts: bytes | str | np.ndarray | pa.Table) -> str:
+    """Version of some content: equal content gives the equal version, byte for byte."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for piece in _bytes_of(part):
+            digest.update(len(piece).to_bytes(8, "little"))
+            digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def materialized(
+    written: WrittenTable,
+    schema: pa.Schema,
+    version: str,
+    inputs: Iterable[Input],
+    metadata: Mapping[str, object],
+) -> dg.MaterializeResult:
+    """The result of an asset that wrote a Lance table, with the metadata that each of them carries."""
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(version),
+        metadata={
+            **metadata,
+            "dagster/row_count": written.row_count,
+            "dagster/column_schema": column_schema(schema),
+            "dagster/uri": written.uri,
+            LANCE_VERSION: written.version,
+            "provenance": provenance_table(inputs),
+        },
+    )
+
+
+def _bytes_of(part: bytes | str | np.ndarray | pa.Table) -> Iterable[bytes]:
+    if isinstance(part, str):
+        yield part.encode()
+    elif isinstance(part, np.ndarray):
+        yield f"{part.dtype}{part.shape}".encode()
+        yield np.ascontiguousarray(part).tobytes()
+    elif isinstance(part, pa.Table):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, part.schema.remove_metadata()) as writer:
+            writer.write_table(part.combine_chunks())
+        yield sink.getvalue().to_pybytes()
+    else:
+        yield part

@@ -1,0 +1,124 @@
+"""Columns of every Lance table, described once: the store writes these schemas and Dagster shows them."""
+
+import dagster as dg
+import pyarrow as pa
+
+
+def _schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
+    return pa.schema(
+        [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns.items()]
+    )
+
+
+UID = (pa.string(), "Stable id of the pair: the delivery's own, else a hash of image bytes and caption.")
+RANK = (pa.int64(), "0 for the first pick; a subset is the head of this order.")
+GAIN = (pa.float32(), "What the pick added to the method's objective, or its score.")
+LATENT_CLASS = (pa.int32(), "Zero-shot class of the pair under the proxy.")
+
+RAW_PAIRS = _schema(
+    uid=UID,
+    caption=(pa.string(), "Text of the pair as delivered."),
+    image=(pa.large_binary(), "Encoded image as delivered."),
+    source=(pa.string(), "Shard and member the pair came from."),
+    bytes=(pa.int64(), "Size of the encoded image in bytes."),
+)
+QUARANTINE = _schema(
+    source=(pa.string(), "Shard and member, or shard and row, of the damaged pair."),
+    uid=(pa.string(), "Its uid where one could be read."),
+    reason=(pa.string(), "Why it was set aside, in one word of the documented list."),
+    detail=(pa.string(), "What was seen."),
+)
+
+
+def embeddings_schema(width: int) -> pa.Schema:
+    """Schema of the embeddings of one crawl; `width` is the proxy's embedding width d."""
+    return _schema(
+        uid=UID,
+        image_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's image encoder."),
+        text_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's text encoder."),
+        clip_score=(pa.float32(), "Cosine of the pair's image and text under the proxy."),
+    )
+
+
+LATENT_CLASSES = _schema(
+    uid=UID,
+    latent_class=LATENT_CLASS,
+    margin=(pa.float32(), "Cosine to the best class minus cosine to the second best."),
+)
+
+
+def class_embeddings_schema(width: int) -> pa.Schema:
+    """Schema of the latent classes' own text embeddings."""
+    return _schema(
+        latent_class=LATENT_CLASS,
+        name=(pa.string(), "Class name."),
+        embedding=(pa.list_(pa.float32(), width), "Unit mean of the class's prompts under the proxy."),
+    )
+
+
+POOL = _schema(
+    uid=UID,
+    crawl=(pa.string(), "Oldest crawl that holds the pair; its copy is the one used."),
+    latent_class=LATENT_CLASS,
+    clip_score=(pa.float32(), "Cosine of the pair's image and text under the proxy."),
+)
+
+
+def statistics_schema(width: int) -> pa.Schema:
+    """Schema of the pool's additive statistics, one row a latent class."""
+    return _schema(
+        latent_class=LATENT_CLASS,
+        count=(pa.int64(), "Pairs of the class."),
+        image_sum=(pa.list_(pa.float64(), width), "Sum of the class's image embeddings."),
+        text_sum=(pa.list_(pa.float64(), width), "Sum of the class's text embeddings."),
+    )
+
+
+CLASS_RANKING = _schema(
+    uid=UID,
+    latent_class=LATENT_CLASS,
+    position=(pa.int64(), "0 for the first pick inside the class."),
+    # Rounded gains would tie where exact ones do not, and the merge of the classes compares them.
+    gain=(pa.float64(), "What the pick added to the objective, given the picks of its class before it."),
+)
+RANKING = _schema(uid=UID, rank=RANK, gain=GAIN)
+CURVE = _schema(
+    samples_seen=(pa.int64(), "Pairs trained on so far, counting repeats."),
+    loss=(pa.float64(), "CLIP loss of the batch."),
+    learning_rate=(pa.float64(), "Learning rate of the step."),
+    samples_per_second=(pa.float64(), "Throughput of the step."),
+)
+PREDICTIONS = _schema(
+    evaluation_set=(pa.string(), "Name of the evaluation set."),
+    key=(pa.string(), "Key of the image in its shard."),
+    label=(pa.int32(), "True class."),
+    predicted=(pa.int32(), "Class with the highest cosine."),
+    rank_of_label=(pa.int32(), "0 when the true class came first; below 5 counts for acc5."),
+)
+SCORES = _schema(
+    crawl=(pa.string(), "Newest crawl of the pool."),
+    method=(pa.string(), "Selection method, or `full`."),
+    fraction=(pa.float64(), "Share of the pool trained on."),
+    pairs=(pa.int64(), "Pairs trained on."),
+    evaluation_set=(pa.string(), "Name of the evaluation set."),
+    metric=(pa.string(), "acc1, acc5 or mean_per_class_recall."),
+    value=(pa.float64(), "The metric, between 0 and 1."),
+    low=(pa.float64(), "Lower end of the 95 % bootstrap interval over images."),
+    high=(pa.float64(), "Upper end of the 95 % bootstrap interval over images."),
+    chance=(pa.float64(), "What guessing would reach."),
+    images=(pa.int64(), "Images of the set."),
+)
+
+
+def column_schema(schema: pa.Schema) -> dg.TableSchema:
+    """The schema as Dagster's Columns panel shows it."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=field.name,
+                type=str(field.type),
+                description=(field.metadata or {}).get(b"description", b"").decode(),
+            )
+            for field in schema
+        ]
+    )

@@ -1,0 +1,134 @@
+"""The tables of the road: what enters is an Arrow table or a stream of batches, what leaves is an Arrow table."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+# Lance warns each time it creates a table; a user would read that as a fault.
+os.environ.setdefault("LANCEDB_LOG", "error")
+
+
+@dataclass(frozen=True)
+class WrittenTable:
+    """What a write left behind: the table's name, its address, its Lance version and its rows."""
+
+    name: str
+    uri: str
+    version: int
+    row_count: int
+
+
+class LanceStore(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """One Lance table for each asset and partition, in one LanceDB database.
+
+    Writing a partition again replaces its rows in one step and makes a new version of the table; an
+    interrupted write leaves the earlier version as it was.
+    """
+
+    uri: str = Field(description="Directory or object-store address of the LanceDB database.")
+
+    def write(
+        self,
+        asset: str,
+        partition: str,
+        rows: pa.Table | pa.RecordBatchReader,
+        metadata: dict[str, str] | None = None,
+    ) -> WrittenTable:
+        """Replace the rows of one partition.
+
+        Args:
+            asset: Last part of the asset's key.
+            partition: Partition key; `|` between two dimensions is allowed.
+            rows: A table, or a stream of batches for what should not be held in memory at once.
+            metadata: Kept in the table's schema, such as the proxy that made its embeddings.
+        """
+        name = table_name(asset, partition)
+        added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
+        schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), **added})
+        if isinstance(rows, pa.Table):
+            rows = rows.replace_schema_metadata(schema.metadata)
+        table = self._connect().create_table(name, rows, schema=schema, mode="overwrite")
+        return WrittenTable(name, f"{self.uri}/{name}.lance", table.version, table.count_rows())
+
+    def read(
+        self,
+        asset: str,
+        partition: str,
+        columns: list[str] | None = None,
+        *,
+        where: str | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Read one partition: all of it, or some columns and rows, now or as it was at a version.
+
+        Raises:
+            KeyError: The table or the version is not there; the message says what to materialize.
+        """
+        return self._query(asset, partition, columns, where, version).to_arrow()
+
+    def stream(
+        self, asset: str, partition: str, columns: list[str], *, batch_size: int
+    ) -> pa.RecordBatchReader:
+        """Read one partition batch by batch, for what should not be held in memory at once."""
+        return self._query(asset, partition, columns, None, None).to_batches(batch_size=batch_size)
+
+    def exists(self, asset: str, partition: str) -> bool:
+        """Whether the partition has been written."""
+        try:
+            self._open(asset, partition)
+        except KeyError:
+            return False
+        return True
+
+    def row_count(self, asset: str, partition: str) -> int:
+        """Rows of one partition."""
+        return int(self._open(asset, partition).count_rows())
+
+    def version(self, asset: str, partition: str) -> int:
+        """Present Lance version of one partition."""
+        return int(self._open(asset, partition).version)
+
+    def metadata(self, asset: str, partition: str) -> dict[str, str]:
+        """What the writer put into the table's schema."""
+        found = self._open(asset, partition).schema.metadata or {}
+        return {key.decode(): value.decode() for key, value in found.items()}
+
+    def _connect(self) -> Any:  # noqa: ANN401  (lancedb has no types)
+        import lancedb
+
+        return lancedb.connect(self.uri)
+
+    def _open(self, asset: str, partition: str) -> Any:  # noqa: ANN401
+        try:
+            return self._connect().open_table(table_name(asset, partition))
+        except ValueError as error:
+            raise KeyError(
+                f"table {table_name(asset, partition)} is not in {self.uri}: "
+                f"materialize {asset} for partition {partition} first"
+            ) from error
+
+    def _query(
+        self, asset: str, partition: str, columns: list[str] | None, where: str | None, version: int | None
+    ) -> Any:  # noqa: ANN401
+        table = self._open(asset, partition)
+        if version is not None:
+            try:
+                table.checkout(version)
+            except ValueError as error:
+                raise KeyError(
+                    f"version {version} of table {table_name(asset, partition)} is gone: "
+                    f"materialize what was made from it again"
+                ) from error
+        query = table.search()
+        if where is not None:
+            query = query.where(where)
+        return query.select(columns) if columns else query
+
+
+def table_name(asset: str, partition: str) -> str:
+    """Name of the Lance table of one partition: `embeddings.crawl-1`, `random_subset.crawl-1.f10`."""
+    return f"{asset}.{partition.replace('|', '.')}"

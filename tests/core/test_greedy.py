@@ -1,0 +1,185 @@
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+from clipcov_assets.core import METHODS, Pool, objective
+from clipcov_assets.core.greedy import ClassRankings, merge_class_rankings, rank_within_classes
+from clipcov_assets.core.objective import TERMS
+from clipcov_assets.core.paper import similarity_floors
+from clipcov_assets.core.similarity import gather_pairs
+from clipcov_assets.core.statistics import class_statistics
+
+SAME = 10  # decimals up to which two gains are a tie in a naive greedy, whose sums round as they come
+
+
+def naive_greedy(pool: Pool, *, inter: str = "mean", alpha: float = 0.5) -> tuple[list[int], list[float]]:
+    """Evaluate every gain at every pick, from the definitions."""
+    classes = pool.latent_class
+    images, texts = pool.image_embeddings.astype(float), pool.text_embeddings.astype(float)
+    sim = images @ texts.T + texts @ images.T
+    same = classes[:, None] == classes
+    sizes = same.sum(1)
+    central = (sim * same).sum(1) / sizes
+    label = (texts * pool.class_embeddings[classes]).sum(1) * (1 - 1 / sizes)
+    present = np.unique(classes)
+    means = np.stack([sim[:, classes == k].mean(1) for k in present], axis=1)
+    others = np.where(present == classes[:, None], 0, means).sum(1)
+    others /= max(len(present) - 1, 1) if inter == "mean" else 1
+    gains = central - np.diag(sim) / 2 / sizes + np.diag(sim) + alpha * label - central / sizes - others
+    left, order, picked_gains = list(range(len(pool))), [], []
+    while left:
+        best = min(left, key=lambda row: (-round(gains[row], SAME), pool.uid[row]))
+        order.append(best)
+        picked_gains.append(gains[best])
+        left.remove(best)
+        gains = gains - sim[:, best] * same[:, best] / sizes
+    return order, picked_gains
+
+
+POOLS = [
+    pytest.param(
+        sizes, signed, dtype, id=f"{'+'.join(map(str, sizes))}-{'signed' if signed else 'cone'}-{dtype}"
+    )
+    for sizes in ([1], [2], [3, 1, 0, 2], [60], [25, 40, 0, 1, 13, 60], [10] * 12)
+    for signed in (False, True)
+    for dtype in ("float32", "float16")
+]
+
+
+@pytest.mark.parametrize(("sizes", "signed", "dtype"), POOLS)
+@pytest.mark.parametrize("equal", [False, True], ids=["distinct", "equal"])
+def test_the_fast_greedy_is_the_naive_greedy(
+    sizes: list[int], signed: bool, dtype: str, equal: bool, pools: SimpleNamespace
+) -> None:
+    for seed in range(8):
+        pool = pools.random(seed, sizes, signed=signed, dtype=dtype, width=(3, 16)[seed % 2])
+        pool = pools.with_equal_rows(pool, seed) if equal else pool
+        inter = ("mean", "sum")[seed % 2]
+        ranking = METHODS["clipcov"](pool, len(pool), inter=inter)
+        order, gains = naive_greedy(pool, inter=inter)
+        assert ranking.order.tolist() == order
+        np.testing.assert_allclose(ranking.gains, gains, atol=1e-5)
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["cone", "signed"])
+def test_greedy_by_the_objective_itself_finds_the_same_order(signed: bool, pools: SimpleNamespace) -> None:
+    pool = pools.random(5, [4, 3, 1], signed=signed)
+    picked: list[int] = []
+    while len(picked) < len(pool):
+        left = set(range(len(pool))).difference(picked)
+        value = {row: round(pools.objective(pool, [*picked, row], terms=TERMS), SAME) for row in left}
+        picked.append(min(left, key=lambda row: (-value[row], pool.uid[row])))
+    assert METHODS["clipcov"](pool, len(pool)).order.tolist() == picked
+
+
+def test_a_large_class_of_signed_similarities_is_exact(pools: SimpleNamespace) -> None:
+    pool = pools.random(6, [700, 300], signed=True, width=8)
+    assert METHODS["clipcov"](pool, len(pool)).order.tolist() == naive_greedy(pool)[0]
+
+
+def test_a_class_of_equal_pairs_is_taken_in_order_of_uid(pools: SimpleNamespace) -> None:
+    copies = pools.rows_of(
+        pools.random(7, [1]), np.zeros(400, int), uid=np.random.default_rng(0).permutation(400)
+    )
+    ranking = METHODS["clipcov"](copies, 400)
+    assert copies.uid[ranking.order].tolist() == list(range(400))
+
+
+def test_gains_may_rise_where_similarities_are_negative(pools: SimpleNamespace) -> None:
+    pool = pools.random(3, [30], signed=True, width=3)
+    assert (np.diff(METHODS["clipcov"](pool, 30, terms=["class"]).gains) > 0).any()
+
+
+def test_floors_lie_below_every_similarity(pools: SimpleNamespace) -> None:
+    for seed in range(20):
+        pool = pools.random(seed, [40], signed=bool(seed % 2), width=4)
+        pairs = gather_pairs(pool.image_embeddings, pool.text_embeddings, np.arange(40))
+        assert (similarity_floors(pairs) < pools.similarity(pool).min(axis=0)).all()
+
+
+def parts_of(pool: Pool, shards: list[list[int]], rows_of: Callable[..., Pool]) -> Iterator[ClassRankings]:
+    """Each class shard ranked on its own, with the statistics of the whole pool."""
+    statistics = class_statistics(pool)
+    for classes in shards:
+        part = rows_of(pool, np.flatnonzero(np.isin(pool.latent_class, classes)))
+        yield rank_within_classes(part, statistics)
+
+
+def test_class_shards_and_the_whole_pool_give_the_same_ranking(pools: SimpleNamespace) -> None:
+    pool = pools.random(8, [20, 30, 0, 1, 12])
+    whole = METHODS["clipcov"](pool, 40)
+    for shards in ([[0, 1, 2, 3, 4]], [[4], [1, 3], [0, 2]], [[0], [1], [3], [4]]):
+        merged = merge_class_rankings(list(parts_of(pool, shards, pools.rows_of)), 40, uid=pool.uid)
+        np.testing.assert_array_equal(merged.order, whole.order)
+        np.testing.assert_array_equal(merged.gains, whole.gains)
+
+
+def test_a_shard_holds_whole_classes(pools: SimpleNamespace) -> None:
+    pool = pools.random(8, [20, 30])
+    with pytest.raises(ValueError, match=r"class . has .* pairs here and .* in the statistics"):
+        rank_within_classes(pools.rows_of(pool, np.arange(45)), class_statistics(pool))
+
+
+def test_statistics_belong_to_the_same_classes(pools: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="one list of classes"):
+        rank_within_classes(pools.random(0, [3, 3]), class_statistics(pools.random(0, [3, 3, 1])))
+
+
+def class_rankings(uid: ArrayLike, latent_class: ArrayLike, gains: ArrayLike) -> ClassRankings:
+    return ClassRankings(np.array(uid), np.array(latent_class), np.array(gains, float))
+
+
+def test_heads_are_merged_by_gain_then_uid_even_if_gains_rise() -> None:
+    # Class 0: e (5), then a (1), then b (3). Class 1: d (4), then c (1).
+    # After e and d the heads a and c tie: a by uid, which uncovers b.
+    rankings = [
+        class_rankings(["e", "a", "b"], [0, 0, 0], [5, 1, 3]),
+        class_rankings(["d", "c"], [1, 1], [4, 1]),
+    ]
+    ranking = merge_class_rankings(rankings, 5, uid=np.array(["a", "b", "c", "d", "e"]))
+    assert ranking.order.tolist() == [4, 3, 0, 1, 2]
+    assert ranking.gains.tolist() == [5, 4, 1, 3, 1]
+
+
+def test_merging_equals_a_queue_of_heads() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        n, k = random.integers(1, 12), random.integers(1, 4)
+        uid, latent_class = random.permutation(n), np.sort(random.integers(0, k, n))
+        gains = random.integers(0, 4, n).astype(float)
+        heads = {c: list(np.flatnonzero(latent_class == c)) for c in range(k)}
+        expected = []
+        while any(heads.values()):
+            c = min((c for c in heads if heads[c]), key=lambda c: (-gains[heads[c][0]], uid[heads[c][0]]))
+            expected.append(uid[heads[c].pop(0)])
+        merged = merge_class_rankings([class_rankings(uid, latent_class, gains)], int(n), uid=np.arange(n))
+        assert merged.order.tolist() == expected
+
+
+def test_merging_needs_exactly_the_pairs_of_the_pool() -> None:
+    rankings = [class_rankings(["a", "b"], [0, 0], [2, 1])]
+    with pytest.raises(ValueError, match="exactly the pool's uids"):
+        merge_class_rankings(rankings, 1, uid=np.array(["a", "c"]))
+    with pytest.raises(ValueError, match="exactly the pool's uids"):
+        merge_class_rankings(rankings, 1, uid=np.array(["a", "b", "c"]))
+    with pytest.raises(ValueError, match="budget"):
+        merge_class_rankings(rankings, 3, uid=np.array(["a", "b"]))
+
+
+def test_merging_needs_each_class_in_one_piece() -> None:
+    rankings = [
+        class_rankings(["a"], [0], [2]),
+        class_rankings(["b"], [1], [2]),
+        class_rankings(["c"], [0], [1]),
+    ]
+    with pytest.raises(ValueError, match="split"):
+        merge_class_rankings(rankings, 1, uid=np.array(["a", "b", "c"]))
+
+
+def test_the_objective_of_a_prefix_is_the_sum_of_its_gains_on_a_larger_pool(pools: SimpleNamespace) -> None:
+    pool = pools.random(9, [300, 150, 50], width=32, dtype="float16")
+    ranking = METHODS["clipcov"](pool, 250)
+    assert objective(pool, ranking.order) == pytest.approx(ranking.gains.sum(dtype=float), rel=1e-5)

@@ -1,0 +1,159 @@
+"""The whole graph at a tiny scale: two crawls from deliveries to the comparison, nothing replaced."""
+
+import dagster as dg
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from mlflow.tracking import MlflowClient
+
+from clipcov_assets.core import METHODS
+from clipcov_assets.demo import road
+from clipcov_assets.partitions import FRACTIONS, fractions_of, of_crawl
+from tests.deliveries import deliver, evaluation_set, image
+from tests.world import Machine
+
+CRAWLS = ("crawl-1", "crawl-2")
+# 60 pairs, one of them damaged; then 50 of which 10 are known already.
+DELIVERED = {"crawl-1": range(60), "crawl-2": range(50, 100)}
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    home = tmp_path_factory.mktemp("world")
+    deliver(home / "crawls/crawl-1", DELIVERED["crawl-1"], spoiled={7: image(7)[:50]})
+    deliver(home / "crawls/crawl-2", DELIVERED["crawl-2"])
+    evaluation_set(home / "eval/colours", range(200, 240))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("crawl", list(CRAWLS))
+        machine = Machine(home, instance)
+        for crawl in CRAWLS:
+            for step in road(crawl):
+                if step.assets != ("proxy_checkpoint",) or crawl == "crawl-1":
+                    machine.materialize(*step.assets, partition=step.partition)
+        yield machine
+
+
+def uids(machine, asset, partition):
+    return machine.store.read(asset, partition, ["uid"])["uid"].to_pylist()
+
+
+def test_every_pair_is_stored_or_in_quarantine_with_its_reason(machine):
+    assert machine.store.row_count("raw_pairs", "crawl-1") == 59
+    (fault,) = machine.store.read("quarantine", "crawl-1").to_pylist()
+    assert (fault["uid"], fault["reason"]) == (f"{7:032x}", "image_corrupt")
+    assert machine.metadata("raw_pairs", "crawl-1")["quarantined/image_corrupt"] == 1
+
+
+def test_the_second_pool_holds_the_first_crawl_too_joined_by_uid(machine):
+    pool = machine.store.read("pool", "crawl-2")
+    assert len(pool) == 99
+    assert pc.count_distinct(pool["uid"]).as_py() == 99
+    owners = dict(zip(pool["uid"].to_pylist(), pool["crawl"].to_pylist(), strict=True))
+    assert owners[f"{55:032x}"] == "crawl-1"
+    assert owners[f"{65:032x}"] == "crawl-2"
+    assert machine.metadata("pool", "crawl-2")["already_known"] == 10
+
+
+def test_embeddings_are_unit_rows_of_one_proxy(machine):
+    proxy = machine.metadata("proxy_checkpoint")["sha256"]
+    for crawl in CRAWLS:
+        assert machine.store.metadata("embeddings", crawl)["proxy_sha256"] == proxy
+        rows = np.stack(machine.store.read("embeddings", crawl)["image_embedding"].to_numpy())
+        assert np.linalg.norm(rows.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "full"])
+@pytest.mark.parametrize("crawl", CRAWLS)
+def test_a_subset_is_the_head_of_its_ranking(machine, method, crawl):
+    ranking = machine.store.read(f"{method}_ranking", crawl).sort_by("rank")["uid"].to_pylist()
+    assert sorted(ranking) == sorted(uids(machine, "pool", crawl))
+    for key, fraction in FRACTIONS.items():
+        subset = uids(machine, f"{method}_subset", of_crawl(crawl, key))
+        assert subset == ranking[: int(fraction * len(ranking))]
+
+
+def test_the_sharded_clipcov_ranking_equals_the_librarys(machine):
+    from clipcov_assets.pool_tables import load_pool
+
+    pool = load_pool(machine.store, "crawl-2")
+    ranked = METHODS["clipcov"](pool, len(pool))
+    assert uids(machine, "clipcov_ranking", "crawl-2") == pool.uid[ranked.order].tolist()
+
+
+def test_a_subset_reports_what_it_keeps_and_what_changed(machine):
+    found = machine.metadata("clipcov_subset", "crawl-2|f50")
+    assert found["pairs"] == 49
+    assert found["cross_covariance_error"] > 0
+    assert 0 <= found["overlap/random"] <= 1
+    assert found["kept"] + found["added"] == 49
+    assert found["kept"] + found["dropped"] == machine.metadata("clipcov_subset", "crawl-1|f50")["pairs"]
+    whole = machine.metadata("full_subset", "crawl-2|f100")
+    assert whole["cross_covariance_error"] == pytest.approx(0, abs=1e-6)
+    assert whole["class_coverage"] == 1
+
+
+def test_every_scorecard_covers_every_image_of_every_set(machine):
+    for method in METHODS:
+        for key in fractions_of(method):
+            partition = of_crawl("crawl-2", key)
+            predictions = machine.store.read(f"{method}_scorecard", partition)
+            assert len(predictions) == 40
+            scores = {
+                row["metric"]: row for row in machine.store.read(f"{method}_scores", partition).to_pylist()
+            }
+            hits = sum(row["label"] == row["predicted"] for row in predictions.to_pylist())
+            assert scores["acc1"]["value"] == pytest.approx(hits / 40)
+            assert scores["acc1"]["low"] <= scores["acc1"]["value"] <= scores["acc1"]["high"]
+            assert scores["acc1"]["chance"] == 0.25
+
+
+def test_mlflow_has_one_finished_run_for_each_checkpoint(machine):
+    client = MlflowClient(machine.resources["tracker"].tracking_uri)
+    (experiment,) = [one for one in client.search_experiments() if one.name == "clipcov-assets"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    partitions = [(run.data.tags["dagster.asset"], run.data.tags.get("dagster.partition")) for run in runs]
+    trained = 1 + len(CRAWLS) * (1 + sum(len(fractions_of(method)) for method in METHODS))
+    assert len(partitions) == len(set(partitions)) == trained
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    scored = [
+        run
+        for run in runs
+        if run.data.tags.get("clipcov.method") == "clipcov" and "colours/acc1" in run.data.metrics
+    ]
+    assert len(scored) == len(CRAWLS) * len(FRACTIONS)
+
+
+def test_the_comparison_holds_every_method_and_fraction(machine):
+    rows = machine.store.read("comparison", "crawl-2").to_pylist()
+    compared = {(row["method"], row["fraction"]) for row in rows}
+    assert compared == {
+        (method, fraction) for method in METHODS for fraction in fractions_of(method).values()
+    }
+    metadata = machine.metadata("comparison", "crawl-2")
+    assert metadata["scorecards_missing"] == 0
+    assert metadata["curves"].startswith("![accuracy against subset size](data:image/png;base64,")
+    report = (machine.home / "reports/comparison.html").read_text()
+    assert "crawl-1" in report
+    assert "crawl-2" in report
+
+
+def test_every_derived_partition_says_where_it_came_from(machine):
+    (record,) = machine.metadata("clipcov_subset", "crawl-2|f50")["provenance"]
+    assert (record["asset"], record["partition"]) == ("clipcov_ranking", "crawl-2")
+    assert record["data_version"] == machine.data_version("clipcov_ranking", "crawl-2")
+    assert record["lance_version"] == str(machine.store.version("clipcov_ranking", "crawl-2"))
+
+
+def test_materializing_again_gives_the_same_bytes(machine):
+    for asset, partition in (
+        ("raw_pairs", "crawl-1"),
+        ("embeddings", "crawl-1"),
+        ("pool", "crawl-2"),
+        ("semdedup_ranking", "crawl-2"),
+        ("clipcov_subset", "crawl-2|f20"),
+        ("clipcov_checkpoint", "crawl-2|f20"),
+        ("clipcov_scorecard", "crawl-2|f20"),
+    ):
+        before = machine.data_version(asset, partition)
+        machine.materialize(asset, partition=partition)
+        assert machine.data_version(asset, partition) == before, asset

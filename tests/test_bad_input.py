@@ -52,7 +52,10 @@ def test_a_truncated_tar_keeps_its_head_and_counts_the_rest(machine):
     tar = folder / "00000.tar"
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
     machine.materialize("raw_pairs", partition="crawl-1")
-    stored, lost = machine.store.row_count("raw_pairs", "crawl-1"), machine.store.row_count("quarantine", "crawl-1")
+    stored, lost = (
+        machine.store.row_count("raw_pairs", "crawl-1"),
+        machine.store.row_count("quarantine", "crawl-1"),
+    )
     assert 0 < stored < 20
     assert stored + lost == 20
 

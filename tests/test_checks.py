@@ -41,7 +41,12 @@ def run(check, store, partition=CRAWL):
 
 
 def write_pool(store, uid=UID):
-    rows = {"uid": uid, "crawl": [CRAWL] * len(uid), "latent_class": [0] * len(uid), "clip_score": [0.5] * len(uid)}
+    rows = {
+        "uid": uid,
+        "crawl": [CRAWL] * len(uid),
+        "latent_class": [0] * len(uid),
+        "clip_score": [0.5] * len(uid),
+    }
     pooled = [PooledCrawl(CRAWL, len(UID), len(UID), {})]
     store.write("pool", CRAWL, pa.table(rows, schema=POOL), pooled_crawls_metadata(pooled))
 

@@ -88,6 +88,20 @@ def test_a_class_of_equal_pairs_is_taken_in_order_of_uid(pools: SimpleNamespace)
     assert copies.uid[ranking.order].tolist() == list(range(400))
 
 
+def test_different_pairs_with_equal_gains_come_in_order_of_uid() -> None:
+    for seed in range(20):
+        rows = np.eye(16)
+        pool = Pool(
+            uid=np.random.default_rng(seed).permutation(16),
+            image_embeddings=rows,
+            text_embeddings=rows,
+            latent_class=[0] * 16,
+            class_embeddings=rows[:1],
+        )
+        order = METHODS["clipcov"](pool, 16, terms=["class"]).order
+        assert pool.uid[order].tolist() == list(range(16))
+
+
 def test_gains_may_rise_where_similarities_are_negative(pools: SimpleNamespace) -> None:
     pool = pools.random(3, [30], signed=True, width=3)
     assert (np.diff(METHODS["clipcov"](pool, 30, terms=["class"]).gains) > 0).any()

@@ -1,4 +1,3 @@
-
 import pytest
 
 from clipcov_assets.core.recipe import Recipe

@@ -29,10 +29,11 @@ format: $(DEV_READY) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## write requirements.lock anew from pyproject.toml: newest versions in range, versions only
-	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
-	$(VENV)/lock/bin/pip install --quiet '.[dev]'
-	$(VENV)/lock/bin/pip freeze --exclude clipcov-assets | grep -E '^[A-Za-z0-9_.-]+==' > requirements.lock
+lock: ## write requirements.lock anew from pyproject.toml: the newest versions in range, and versions only
+	$(PYTHON) -m venv .lock
+	.lock/bin/pip install --quiet '.[dev]'
+	.lock/bin/pip freeze --exclude clipcov-assets | grep -E '^[A-Za-z0-9_.-]+==' > requirements.lock
+	rm -rf .lock
 
 clean: ## forget everything that was made
 	rm -rf var
@@ -41,9 +42,10 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(READY): pyproject.toml requirements.lock | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable .
+	@echo "installing into $(VENV): about 7 GB, a few minutes"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
 	touch $@
 
 $(DEV_READY): $(READY)
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	touch $@

@@ -35,9 +35,7 @@ once_pairs_are_there = (
 when_inputs_change = _wanted.with_label("when_inputs_change")
 
 # Training is dear: it waits for the night.
-nightly_training = (dg.AutomationCondition.cron_tick_passed("0 3 * * *") & _wanted).with_label(
-    "nightly_training"
-)
+nightly_training = (dg.AutomationCondition.cron_tick_passed("0 3 * * *") & _wanted).with_label("nightly_training")
 
 reselection = dg.AutomationConditionSensorDefinition(
     "reselection",

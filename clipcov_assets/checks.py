@@ -3,8 +3,8 @@
 Each check reads the stored tables again, so it also finds what happened to them after they were written.
 """
 
-import warnings
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -22,12 +22,9 @@ from resources.lance_store import LanceStore
 # Rounding a unit row to float16 moves its norm by at most 5e-4.
 UNIT_TOLERANCE = 1e-3
 
-# Partitioned checks are in preview in Dagster 1.13; without them one crawl's pass would release another's failure.
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-
 
 def _passes(passed: bool, **metadata: object) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=bool(passed), metadata=metadata)
+    return dg.AssetCheckResult(passed=bool(passed), metadata=dict[str, Any](metadata))
 
 
 def _unique(uid: pa.ChunkedArray) -> dg.AssetCheckResult:
@@ -45,11 +42,9 @@ def unique_uids(context: dg.AssetCheckExecutionContext, store: LanceStore) -> dg
 def pairs_accounted_for(context: dg.AssetCheckExecutionContext, store: LanceStore) -> dg.AssetCheckResult:
     """Pairs delivered = pairs stored + pairs quarantined."""
     crawl = context.partition_key
-    delivered = int(latest_input(context, "raw_pairs", crawl).metadata["pairs_in"].value)
+    delivered = int(str(latest_input(context, "raw_pairs", crawl).metadata["pairs_in"].value))
     stored, quarantined = store.row_count("raw_pairs", crawl), store.row_count("quarantine", crawl)
-    return _passes(
-        delivered == stored + quarantined, delivered=delivered, stored=stored, quarantined=quarantined
-    )
+    return _passes(delivered == stored + quarantined, delivered=delivered, stored=stored, quarantined=quarantined)
 
 
 @dg.asset_check(asset="embeddings", partitions_def=crawls, blocking=True)
@@ -57,9 +52,7 @@ def unit_and_finite(context: dg.AssetCheckExecutionContext, store: LanceStore) -
     """Every embedding is finite and of length 1."""
     worst = 0.0
     for column in ("image_embedding", "text_embedding"):
-        rows = row_matrix(store.read("embeddings", context.partition_key, [column])[column]).astype(
-            np.float32
-        )
+        rows = row_matrix(store.read("embeddings", context.partition_key, [column])[column]).astype(np.float32)
         distance = np.abs(np.linalg.norm(rows, axis=1) - 1)
         worst = max(worst, float(distance.max()) if np.isfinite(distance).all() else np.inf)
     return _passes(worst <= UNIT_TOLERANCE, largest_distance_from_unit=str(worst))
@@ -93,28 +86,20 @@ def pool_counts_match(context: dg.AssetCheckExecutionContext, store: LanceStore)
     """The pool holds what its crawls brought that was new, no more and no less."""
     crawl = context.partition_key
     expected = sum(one.new_pairs for one in pooled_crawls(store, crawl))
-    return _passes(
-        store.row_count("pool", crawl) == expected, pairs=store.row_count("pool", crawl), expected=expected
-    )
+    return _passes(store.row_count("pool", crawl) == expected, pairs=store.row_count("pool", crawl), expected=expected)
 
 
 def ranking_check(method: str) -> dg.AssetChecksDefinition:
     """A ranking holds every pair of its pool once, with ranks 0 to n - 1."""
 
-    @dg.asset_check(
-        asset=f"{method}_ranking", name="ranks_every_pair_once", partitions_def=crawls, blocking=True
-    )
-    def ranks_every_pair_once(
-        context: dg.AssetCheckExecutionContext, store: LanceStore
-    ) -> dg.AssetCheckResult:
+    @dg.asset_check(asset=f"{method}_ranking", name="ranks_every_pair_once", partitions_def=crawls, blocking=True)
+    def ranks_every_pair_once(context: dg.AssetCheckExecutionContext, store: LanceStore) -> dg.AssetCheckResult:
         """The ranking holds every pair of the pool once, with ranks 0 to n - 1."""
         ranking = store.read(f"{method}_ranking", context.partition_key, ["uid", "rank"]).sort_by("rank")
         pool = store.read("pool", context.partition_key, ["uid"])["uid"]
         ranks = ranking["rank"].to_numpy()
         complete = np.array_equal(ranks, np.arange(len(pool)))
-        return _passes(
-            complete and ranking["uid"].sort().equals(pool.sort()), ranked=len(ranking), pool=len(pool)
-        )
+        return _passes(complete and ranking["uid"].sort().equals(pool.sort()), ranked=len(ranking), pool=len(pool))
 
     return ranks_every_pair_once
 
@@ -134,9 +119,7 @@ def subset_check(method: str) -> dg.AssetChecksDefinition:
         subset = store.read(f"{method}_subset", context.partition_key, ["uid", "rank"]).sort_by("rank")["uid"]
         pool = store.read("pool", crawl, ["uid"])["uid"].sort()
         ranking = (
-            pool
-            if method == "full"
-            else store.read(f"{method}_ranking", crawl, ["uid", "rank"]).sort_by("rank")["uid"]
+            pool if method == "full" else store.read(f"{method}_ranking", crawl, ["uid", "rank"]).sort_by("rank")["uid"]
         )
         size = subset_size(fractions_of(method)[dimension(context, "fraction")], len(pool))
         outside = len(subset) - int(pc.sum(pc.is_in(subset, value_set=pool.combine_chunks())).as_py())

@@ -1,6 +1,7 @@
 """The wiring, on one screen: assets, checks, automation and resources."""
 
 import os
+from typing import Any
 
 import dagster as dg
 
@@ -40,7 +41,7 @@ ASSETS = [
 ]
 
 
-def resources() -> dict[str, dg.ConfigurableResource]:  # type: ignore[type-arg]
+def resources() -> dict[str, Any]:
     """The outside world: everything that is made goes to `var/`, unless the environment says otherwise."""
     made = HOME / "var"
     return {

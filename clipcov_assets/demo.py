@@ -49,12 +49,14 @@ def road(crawl: str) -> Iterator[Step]:
         for fraction in fractions_of(method):
             chain = tuple(f"{method}_{noun}" for noun in ("subset", "checkpoint", "scorecard"))
             yield Step(
-                chain, of_crawl(crawl, fraction), {**tags, "clipcov/method": method, "clipcov/fraction": fraction}
+                chain,
+                of_crawl(crawl, fraction),
+                {**tags, "clipcov/method": method, "clipcov/fraction": fraction},
             )
     yield Step(("comparison",), crawl, tags)
 
 
-class StepFailed(Exception):
+class StepFailedError(Exception):
     """A step that did not succeed; the message is the one that its asset gave."""
 
 
@@ -83,7 +85,7 @@ def _carry(job: dg.JobDefinition, instance: dg.DagsterInstance, crawl: str) -> b
     for number, step in enumerate(steps, start=1):
         try:
             _run(job, instance, step, f"{crawl} [{number}/{len(steps)}]")
-        except StepFailed as failure:
+        except StepFailedError as failure:
             print(f"error: {', '.join(step.assets)} of {crawl}: {failure}", file=sys.stderr)
             return False
     return True
@@ -115,7 +117,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progre
         raise_on_error=False,
     )
     if not result.success:
-        raise StepFailed(failure_reason(result))
+        raise StepFailedError(failure_reason(result))
     where = step.tags.get("clipcov/fraction", "")
     print(f"{progress:20} {', '.join(missing):76} {where:5}{time.perf_counter() - began:6.1f} s", flush=True)
 
@@ -137,7 +139,7 @@ def failure_reason(result: dg.ExecuteInProcessResult) -> str:
 
 def _report(store: LanceStore, shelf: ReportShelf, crawl: str, seconds: float) -> None:
     """Print the scoreboard, and where to look further."""
-    scores = pl.from_arrow(store.read("comparison", crawl))
+    scores = pl.DataFrame(store.read("comparison", crawl))
     print(f"\n{scoreboard(scores, crawl)}")
     print(f"report:  {Path(shelf.directory) / 'comparison.html'}")
     print("Dagster: make ui, then open http://127.0.0.1:3000 (MLflow: http://127.0.0.1:5000)")

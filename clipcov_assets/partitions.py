@@ -28,9 +28,7 @@ def check_crawl_name(name: str) -> str:
 
 def crawl_order(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key of crawls, oldest first: numbers inside names count as numbers, so crawl-2 precedes crawl-10."""
-    return tuple(
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)
-    )
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name))
 
 
 def fraction_key(fraction: float) -> str:
@@ -62,7 +60,7 @@ def partitions_of(method: str) -> dg.MultiPartitionsDefinition:
 
 def dimension(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, name: str) -> str:
     """One dimension of the partition that runs: its `crawl`, `fraction` or `shard`."""
-    key = context.partition_key
+    key: str = context.partition_key
     if isinstance(key, dg.MultiPartitionKey):
         return key.keys_by_dimension[name]
     if name != "crawl":

@@ -67,9 +67,7 @@ def gather(
         places = pc.index_in(wanted["uid"], value_set=table["uid"].combine_chunks())
         if places.null_count:
             lost = wanted["uid"].filter(pc.is_null(places))[0].as_py()
-            raise KeyError(
-                f"pair {lost} of the pool is not in {asset} of {one.crawl}: materialize {asset} again"
-            )
+            raise KeyError(f"pair {lost} of the pool is not in {asset} of {one.crawl}: materialize {asset} again")
         found = table.take(places)
         for column in columns:
             wanted = wanted.append_column(column, found[column])
@@ -88,9 +86,7 @@ def load_pool(store: LanceStore, crawl: str, *, latent_classes: Iterable[int] | 
     rows = store.read("pool", crawl, ["uid", "crawl", "latent_class"])
     if latent_classes is not None:
         rows = rows.filter(pc.is_in(rows["latent_class"], pa.array(list(latent_classes), pa.int32())))
-    embedded = gather(
-        store, pooled_crawls(store, crawl), "embeddings", ["image_embedding", "text_embedding"], rows
-    )
+    embedded = gather(store, pooled_crawls(store, crawl), "embeddings", ["image_embedding", "text_embedding"], rows)
     return Pool(
         uid=np.array(embedded["uid"].to_pylist()),
         image_embeddings=row_matrix(embedded["image_embedding"]),
@@ -100,9 +96,7 @@ def load_pool(store: LanceStore, crawl: str, *, latent_classes: Iterable[int] | 
     )
 
 
-def load_pairs(
-    store: LanceStore, crawl: str, columns: list[str], *, uid: pa.ChunkedArray | None = None
-) -> pa.Table:
+def load_pairs(store: LanceStore, crawl: str, columns: list[str], *, uid: pa.ChunkedArray | None = None) -> pa.Table:
     """Read captions or images of the pool as of a crawl, sorted by uid.
 
     Args:
@@ -121,7 +115,8 @@ def row_matrix(column: pa.ChunkedArray) -> np.ndarray:
     """A column of n fixed-size lists as an (n, d) array."""
     lists = column.combine_chunks()
     # flatten(), unlike values, respects the offset of a slice.
-    return lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, lists.type.list_size)
+    values: np.ndarray = lists.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(-1, lists.type.list_size)
 
 
 def list_column(values: np.ndarray) -> pa.FixedSizeListArray:

@@ -7,6 +7,7 @@ which Lance version went in.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -35,7 +36,9 @@ class Input:
         return "" if version is None else str(version.value)
 
 
-def latest_input(context: dg.AssetExecutionContext, asset: str, partition: str | None) -> Input:
+def latest_input(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, asset: str, partition: str | None
+) -> Input:
     """The newest materialization of an asset's partition.
 
     Raises:
@@ -74,7 +77,7 @@ def provenance_table(inputs: Iterable[Input]) -> dg.TableMetadataValue:
             for one in inputs
         ],
         schema=dg.TableSchema.from_name_type_dict(
-            {name: "string" for name in ("asset", "partition", "data_version", "run", "lance_version")}
+            dict.fromkeys(("asset", "partition", "data_version", "run", "lance_version"), "string")
         ),
     )
 
@@ -94,7 +97,7 @@ def materialized(
     schema: pa.Schema,
     version: str,
     inputs: Iterable[Input],
-    metadata: Mapping[str, object],
+    metadata: Mapping[str, Any],
 ) -> dg.MaterializeResult:
     """The result of an asset that wrote a Lance table, with the metadata that each of them carries."""
     return dg.MaterializeResult(

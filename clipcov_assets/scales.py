@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipcov_assets.core.recipe import Recipe
-
+from clipcov_assets.core.recipe import Augmentation, Recipe
 
 # Where prompts, crawls and everything that is made live, unless CLIPCOV_HOME says otherwise: the repository.
 HOME = Path(os.environ.get("CLIPCOV_HOME", Path(__file__).parents[1]))
@@ -69,16 +68,19 @@ class Scale:
 
 
 DEMO_PROMPTS = PromptFiles("data/demo/prompts/class_names.txt", "data/demo/prompts/templates.txt")
-DEMO_RECIPE = Recipe(batch_size=128, learning_rate=2e-3, epochs=30)
+# Without these changes to the images, accuracy on artwork of another hand stays near chance.
+DEMO_AUGMENTATION = Augmentation(flip=0.5, shift=0.1, zoom=0.15, color=0.3, gray=0.1)
+DEMO_RECIPE = Recipe(batch_size=64, learning_rate=1e-3, epochs=16, augmentation=DEMO_AUGMENTATION)
+TINY_RECIPE = Recipe(batch_size=64, learning_rate=1e-3, epochs=1)
 PAPER_FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 # CyCLIP's recipe as the paper uses it, with the warm-up as a share of the samples instead of 10,000 steps.
 PAPER_RECIPE = Recipe(batch_size=512, learning_rate=5e-4, epochs=30, betas=(0.9, 0.999), epsilon=1e-8)
 
 SCALES: dict[str, Scale] = {
     "tiny": Scale(
-        proxy=TrainedProxy("demo", Recipe(batch_size=64, learning_rate=2e-3, epochs=1)),
+        proxy=TrainedProxy("demo", TINY_RECIPE),
         architecture="demo",
-        recipe=Recipe(batch_size=64, learning_rate=2e-3, epochs=1),
+        recipe=TINY_RECIPE,
         partial_epochs=1,
         fractions=(0.2, 0.5),
         class_shards=2,
@@ -88,7 +90,7 @@ SCALES: dict[str, Scale] = {
         proxy=TrainedProxy("demo", DEMO_RECIPE),
         architecture="demo",
         recipe=DEMO_RECIPE,
-        fractions=(0.1, 0.3, 0.5),
+        fractions=(0.2, 0.5),
         class_shards=2,
         prompts=DEMO_PROMPTS,
     ),

@@ -5,9 +5,7 @@ import pyarrow as pa
 
 
 def _schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
-    return pa.schema(
-        [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns.items()]
-    )
+    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns.items()])
 
 
 UID = (pa.string(), "Stable id of the pair: the delivery's own, else a hash of image bytes and caption.")

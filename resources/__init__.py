@@ -1,0 +1,1 @@
+"""The outside world: storage, models, experiment tracking, directories, the machine."""

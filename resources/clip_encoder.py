@@ -20,7 +20,7 @@ class SavedWeights:
     sha256: str
 
 
-class ClipEncoder(dg.ConfigurableResource):  # type: ignore[type-arg]
+class ClipEncoder(dg.ConfigurableResource):
     """Creates, saves and loads CLIP models."""
 
     directory: str = Field(description="Directory of the checkpoints that this project trains.")
@@ -35,9 +35,7 @@ class ClipEncoder(dg.ConfigurableResource):  # type: ignore[type-arg]
         from clipcov_assets.core.clip_model import create_clip
 
         if os.sep in weights and not Path(weights).is_file():
-            raise FileNotFoundError(
-                f"no checkpoint at {weights}: give the path of a weights file, or an open_clip tag"
-            )
+            raise FileNotFoundError(f"no checkpoint at {weights}: give the path of a weights file, or an open_clip tag")
         return create_clip(architecture, seed=0, pretrained=weights)
 
     def path(self, name: str) -> str:

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 
-class CrawlCatalog(dg.ConfigurableResource):  # type: ignore[type-arg]
+class CrawlCatalog(dg.ConfigurableResource):
     """Finds the folder of a crawl by its name."""
 
     directory: str = Field(description="Directory that holds one folder per crawl.")

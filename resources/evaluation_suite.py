@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 
-class EvaluationSuite(dg.ConfigurableResource):  # type: ignore[type-arg]
+class EvaluationSuite(dg.ConfigurableResource):
     """Points at the evaluation sets, one folder a set."""
 
     directory: str = Field(description="Directory that holds one folder per evaluation set.")

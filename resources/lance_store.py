@@ -22,7 +22,7 @@ class WrittenTable:
     row_count: int
 
 
-class LanceStore(dg.ConfigurableResource):  # type: ignore[type-arg]
+class LanceStore(dg.ConfigurableResource):
     """One Lance table for each asset and partition, in one LanceDB database.
 
     Writing a partition again replaces its rows in one step and makes a new version of the table; an
@@ -70,9 +70,7 @@ class LanceStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         return self._query(asset, partition, columns, where, version).to_arrow()
 
-    def stream(
-        self, asset: str, partition: str, columns: list[str], *, batch_size: int
-    ) -> pa.RecordBatchReader:
+    def stream(self, asset: str, partition: str, columns: list[str], *, batch_size: int) -> pa.RecordBatchReader:
         """Read one partition batch by batch, for what should not be held in memory at once."""
         return self._query(asset, partition, columns, None, None).to_batches(batch_size=batch_size)
 

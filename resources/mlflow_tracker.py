@@ -45,13 +45,14 @@ class TrackedRun:
         return f"{self.ui}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
 
-class MlflowTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
+class MlflowTracker(dg.ConfigurableResource):
     """Opens one MLflow run per asset partition, with no global active run."""
 
     tracking_uri: str = Field(description="`sqlite:///path` or the address of a tracking server.")
     artifact_directory: str = Field(description="Where a local database keeps artifacts.")
     ui: str = Field(
-        default="http://127.0.0.1:5000", description="Where MLflow is looked at, when its runs are in a database."
+        default="http://127.0.0.1:5000",
+        description="Where MLflow is looked at, when its runs are in a database.",
     )
     experiment: str = Field(default="clipcov-assets", description="Name of the MLflow experiment.")
 
@@ -93,7 +94,5 @@ class MlflowTracker(dg.ConfigurableResource):  # type: ignore[type-arg]
         found = client.get_experiment_by_name(self.experiment)
         if found is not None:
             return str(found.experiment_id)
-        location = (
-            None if self.tracking_uri.startswith("http") else Path(self.artifact_directory).resolve().as_uri()
-        )
+        location = None if self.tracking_uri.startswith("http") else Path(self.artifact_directory).resolve().as_uri()
         return str(client.create_experiment(self.experiment, artifact_location=location))

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 
-class ReportShelf(dg.ConfigurableResource):  # type: ignore[type-arg]
+class ReportShelf(dg.ConfigurableResource):
     """Writes reports and pictures."""
 
     directory: str = Field(description="Directory for reports and pictures.")

@@ -48,16 +48,14 @@ class Ticks:
             name=asset,
             partitions_def=partitions,
             check_specs=[
-                dg.AssetCheckSpec(name, asset=asset, partitions_def=partitions)
-                for name in CHECKS.get(asset, ())
+                dg.AssetCheckSpec(name, asset=asset, partitions_def=partitions) for name in CHECKS.get(asset, ())
             ],
         )
         def played():
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(version),
                 check_results=[
-                    dg.AssetCheckResult(check_name=name, passed=name not in failing)
-                    for name in CHECKS.get(asset, ())
+                    dg.AssetCheckResult(check_name=name, passed=name not in failing) for name in CHECKS.get(asset, ())
                 ],
             )
 

@@ -42,7 +42,7 @@ def test_a_delivery_that_has_not_finished(machine):
 
 
 def test_a_delivery_in_which_no_pair_is_sound(machine):
-    spoiled = {seed: b"no image" for seed in range(4)}
+    spoiled = dict.fromkeys(range(4), b"no image")
     deliver(machine.home / "crawls/crawl-1", range(4), spoiled=spoiled)
     assert "every one of its 4 pairs was quarantined" in reason(machine, "raw_pairs", partition="crawl-1")
 

@@ -27,9 +27,7 @@ def specs():
 
 def test_the_graph_has_exactly_the_assets_of_the_road(specs):
     ranked = {f"{method}_ranking" for method in METHODS}
-    trained = {
-        f"{method}_{noun}" for method in (*METHODS, "full") for noun in ("subset", "checkpoint", "scorecard")
-    }
+    trained = {f"{method}_{noun}" for method in (*METHODS, "full") for noun in ("subset", "checkpoint", "scorecard")}
     assert set(specs) == {*SINGLE, *ranked, *trained}
 
 

@@ -79,7 +79,7 @@ def test_running_it_again_changes_nothing_but_says_the_same(home, first):
 
 
 def test_a_crawl_that_fails_is_named_and_the_others_go_on(home, first):
-    spoiled = {seed: b"no image" for seed in range(30, 34)}
+    spoiled = dict.fromkeys(range(30, 34), b"no image")
     deliver(home / "crawls/crawl-0", range(30, 34), spoiled=spoiled)
     again = demo(home)
     shutil.rmtree(home / "crawls/crawl-0")

@@ -98,9 +98,7 @@ def test_every_scorecard_covers_every_image_of_every_set(machine):
             partition = of_crawl("crawl-2", key)
             predictions = machine.store.read(f"{method}_scorecard", partition)
             assert len(predictions) == 40
-            scores = {
-                row["metric"]: row for row in machine.store.read(f"{method}_scores", partition).to_pylist()
-            }
+            scores = {row["metric"]: row for row in machine.store.read(f"{method}_scores", partition).to_pylist()}
             hits = sum(row["label"] == row["predicted"] for row in predictions.to_pylist())
             assert scores["acc1"]["value"] == pytest.approx(hits / 40)
             assert scores["acc1"]["low"] <= scores["acc1"]["value"] <= scores["acc1"]["high"]
@@ -116,9 +114,7 @@ def test_mlflow_has_one_finished_run_for_each_checkpoint(machine):
     assert len(partitions) == len(set(partitions)) == trained
     assert {run.info.status for run in runs} == {"FINISHED"}
     scored = [
-        run
-        for run in runs
-        if run.data.tags.get("clipcov.method") == "clipcov" and "colours/acc1" in run.data.metrics
+        run for run in runs if run.data.tags.get("clipcov.method") == "clipcov" and "colours/acc1" in run.data.metrics
     ]
     assert len(scored) == len(CRAWLS) * len(FRACTIONS)
 
@@ -126,9 +122,7 @@ def test_mlflow_has_one_finished_run_for_each_checkpoint(machine):
 def test_the_comparison_holds_every_method_and_fraction(machine):
     rows = machine.store.read("comparison", "crawl-2").to_pylist()
     compared = {(row["method"], row["fraction"]) for row in rows}
-    assert compared == {
-        (method, fraction) for method in METHODS for fraction in fractions_of(method).values()
-    }
+    assert compared == {(method, fraction) for method in METHODS for fraction in fractions_of(method).values()}
     metadata = machine.metadata("comparison", "crawl-2")
     assert metadata["scorecards_missing"] == 0
     assert metadata["curves"].startswith("![accuracy against subset size](data:image/png;base64,")

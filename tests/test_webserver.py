@@ -21,9 +21,7 @@ def ask(tmp_path_factory):
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         instance.add_dynamic_partitions("crawl", ["crawl-1"])
         instance.report_runless_asset_event(
-            dg.AssetMaterialization(
-                "pool", partition="crawl-1", metadata={"pairs": 99, "dagster/row_count": 99}
-            )
+            dg.AssetMaterialization("pool", partition="crawl-1", metadata={"pairs": 99, "dagster/row_count": 99})
         )
         target = WorkspaceFileTarget([str(REPOSITORY / "workspace.yaml")])
         with WorkspaceProcessContext(instance, target) as context:
@@ -62,7 +60,8 @@ def test_assets_are_shown_in_groups_with_descriptions_kinds_and_columns(ask):
 def test_a_partitions_numbers_are_answered(ask):
     node = ask(
         '{assetNodeOrError(assetKey: {path: ["pool"]}) {... on AssetNode {'
-        "partitionKeys assetMaterializations(limit: 1) {partition metadataEntries {label ... on IntMetadataEntry {intValue}}}}}}"
+        "partitionKeys assetMaterializations(limit: 1)"
+        " {partition metadataEntries {label ... on IntMetadataEntry {intValue}}}}}}"
     )["assetNodeOrError"]
     assert node["partitionKeys"] == ["crawl-1"]
     (materialization,) = node["assetMaterializations"]

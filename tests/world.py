@@ -4,8 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from clipcov_assets.definitions import ASSETS
 from clipcov_assets.checks import all_checks
+from clipcov_assets.definitions import ASSETS
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
@@ -41,9 +41,7 @@ class Machine:
         definitions = dg.Definitions(assets=ASSETS, asset_checks=all_checks(), resources=self.resources)
         self._job = definitions.resolve_implicit_global_asset_job_def()
 
-    def materialize(
-        self, *assets: str, partition: str | None = None, ok: bool = True
-    ) -> dg.ExecuteInProcessResult:
+    def materialize(self, *assets: str, partition: str | None = None, ok: bool = True) -> dg.ExecuteInProcessResult:
         """Materialize assets of one partition with their checks; `ok=False` returns a failure instead of raising."""
         return self._job.execute_in_process(
             asset_selection=[dg.AssetKey(asset) for asset in assets],
@@ -58,9 +56,7 @@ class Machine:
 
     def metadata(self, asset: str, partition: str | None = None) -> dict[str, object]:
         """Metadata of the newest materialization of an asset's partition, as plain values."""
-        wanted = dg.AssetRecordsFilter(
-            dg.AssetKey(asset), asset_partitions=[partition] if partition else None
-        )
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
         record = self.instance.fetch_materializations(wanted, limit=1).records[0]
         found = record.asset_materialization.metadata
         return {name: value.value for name, value in found.items()} | {
@@ -71,8 +67,6 @@ class Machine:
 
     def data_version(self, asset: str, partition: str | None = None) -> str:
         """Data version of the newest materialization of an asset's partition."""
-        wanted = dg.AssetRecordsFilter(
-            dg.AssetKey(asset), asset_partitions=[partition] if partition else None
-        )
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
         record = self.instance.fetch_materializations(wanted, limit=1).records[0]
         return record.asset_materialization.tags["dagster/data_version"]

@@ -25,9 +25,7 @@ PARTIAL_RECIPE = dataclasses.replace(SCALE.recipe, epochs=SCALE.partial_epochs, 
 class TrainingConfig(dg.Config):
     """What can be set when a training is launched by hand."""
 
-    seed: int = Field(
-        default=SCALE.seed, description="Decides the initial weights and the order of the pairs."
-    )
+    seed: int = Field(default=SCALE.seed, description="Decides the initial weights and the order of the pairs.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,11 @@ class Trainer:
 
         partition = str(context.partition_key)
         name = f"{asset}/{partition.replace('|', '/')}"
-        dagster_tags = {"dagster.asset": asset, "dagster.partition": partition, "dagster.run": context.run.run_id}
+        dagster_tags = {
+            "dagster.asset": asset,
+            "dagster.partition": partition,
+            "dagster.run": context.run.run_id,
+        }
         checkpoint = train_checkpoint(
             name,
             pairs,

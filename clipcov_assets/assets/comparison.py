@@ -15,7 +15,7 @@ from clipcov_assets.export.charts import accuracy_curves
 from clipcov_assets.export.report import html_report
 from clipcov_assets.export.scoreboard import comparison_markdown
 from clipcov_assets.partitions import crawl_order, crawls, fraction_key, fractions_of, of_crawl, the_crawl
-from clipcov_assets.provenance import Input, content_version, latest_input, materialized
+from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.tables import SCORES, column_schema
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
@@ -46,9 +46,7 @@ def comparison(
     wanted = [(method, fraction) for method in METHODS for fraction in fractions_of(method)]
     present = [one for one in wanted if store.exists(scores_table(one[0]), of_crawl(crawl, one[1]))]
     if not present:
-        raise dg.Failure(
-            f"{crawl} has no scorecard yet: materialize scorecards of it first", allow_retries=False
-        )
+        raise dg.Failure(f"{crawl} has no scorecard yet: materialize scorecards of it first", allow_retries=False)
     rows = pa.concat_tables(
         [store.read(scores_table(method), of_crawl(crawl, fraction)) for method, fraction in present]
     )
@@ -57,10 +55,7 @@ def comparison(
     picture = accuracy_curves(scores, crawl)
     links = {"Dagster": f"{shelf.dagster_ui}/assets/comparison", "MLflow": tracker.ui}
     report = shelf.write("comparison.html", html_report(scores, links=links).encode())
-    inputs = [
-        latest_input(context, f"{method}_scorecard", of_crawl(crawl, fraction))
-        for method, fraction in present
-    ]
+    inputs = [latest_input(context, f"{method}_scorecard", of_crawl(crawl, fraction)) for method, fraction in present]
     return materialized(
         written,
         SCORES,
@@ -84,13 +79,12 @@ def _all_comparisons(context: dg.AssetExecutionContext, store: LanceStore) -> pl
     """The scores of every crawl that has been compared so far, oldest first."""
     known = sorted(crawls.get_partition_keys(dynamic_partitions_store=context.instance), key=crawl_order)
     tables = [store.read("comparison", crawl) for crawl in known if store.exists("comparison", crawl)]
-    return pl.from_arrow(pa.concat_tables(tables))
+    return pl.DataFrame(pa.concat_tables(tables))
 
 
 def _numbers(rows: pa.Table) -> dict[str, float]:
     """Accuracies that plot over crawls, averaged over nothing: one number per method, fraction and set."""
     wanted = [row for row in rows.to_pylist() if row["metric"] == "acc1"]
     return {
-        f"acc1/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": row["value"]
-        for row in wanted
+        f"acc1/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": row["value"] for row in wanted
     }

@@ -75,9 +75,7 @@ def pool(context: dg.AssetExecutionContext, store: LanceStore) -> dg.Materialize
     )
 
 
-def _included_crawls(
-    context: dg.AssetExecutionContext, store: LanceStore, crawl: str
-) -> tuple[list[str], list[str]]:
+def _included_crawls(context: dg.AssetExecutionContext, store: LanceStore, crawl: str) -> tuple[list[str], list[str]]:
     """This crawl and the earlier ones, oldest first, and those of them that are not ready."""
     known = context.instance.get_dynamic_partitions("crawl")
     earlier = sorted((name for name in known if crawl_order(name) < crawl_order(crawl)), key=crawl_order)
@@ -112,18 +110,14 @@ def _join_by_uid(store: LanceStore, included: list[str]) -> tuple[list[PooledCra
 
 def _class_names(store: LanceStore, crawl: str) -> tuple[str, ...]:
     return tuple(
-        store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"])
-        .sort_by("latent_class")["name"]
-        .to_pylist()
+        store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"]).sort_by("latent_class")["name"].to_pylist()
     )
 
 
 def _composition(pooled: list[PooledCrawl]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(
         [
-            dg.TableRecord(
-                {"crawl": one.crawl, "pairs": one.pairs, "new_pairs": one.new_pairs, **one.versions}
-            )
+            dg.TableRecord({"crawl": one.crawl, "pairs": one.pairs, "new_pairs": one.new_pairs, **one.versions})
             for one in pooled
         ],
         schema=dg.TableSchema.from_name_type_dict(

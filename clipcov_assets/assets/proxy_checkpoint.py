@@ -1,5 +1,7 @@
 """The proxy: the CLIP whose embeddings every selection is made with."""
 
+from typing import Any
+
 import dagster as dg
 
 from clipcov_assets.assets.groups import CRAWLS, OWNERS, TRAINING_POOL
@@ -40,11 +42,12 @@ def proxy_checkpoint(
     every crawl.
     """
     if isinstance(SCALE.proxy, PretrainedProxy):
-        return _pretrained(SCALE.proxy, encoder)
+        return pretrained_proxy(SCALE.proxy, encoder)
     return _trained(context, SCALE.proxy, store, encoder, tracker, compute)
 
 
-def _pretrained(proxy: PretrainedProxy, encoder: ClipEncoder) -> dg.MaterializeResult:
+def pretrained_proxy(proxy: PretrainedProxy, encoder: ClipEncoder) -> dg.MaterializeResult:
+    """Copy a pretrained model, by tag or by path, to where the proxy is kept."""
     saved = encoder.save(encoder.load(proxy.architecture, proxy.weights), NAME)
     return _result(proxy.architecture, saved.sha256, (), {"source": f"pretrained: {proxy.weights}"})
 
@@ -85,7 +88,7 @@ def _trained(
 
 
 def _result(
-    architecture: str, sha256: str, inputs: tuple[Input, ...], metadata: dict[str, object]
+    architecture: str, sha256: str, inputs: tuple[Input, ...], metadata: dict[str, Any]
 ) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=dg.DataVersion(sha256[:16]),
@@ -101,9 +104,7 @@ def _result(
 def _oldest_crawl(context: dg.AssetExecutionContext) -> str:
     ready = context.instance.get_materialized_partitions(dg.AssetKey("raw_pairs"))
     registered = [
-        crawl
-        for crawl in crawls.get_partition_keys(dynamic_partitions_store=context.instance)
-        if crawl in ready
+        crawl for crawl in crawls.get_partition_keys(dynamic_partitions_store=context.instance) if crawl in ready
     ]
     if not registered:
         raise dg.Failure(

@@ -1,6 +1,7 @@
 """The pool becomes rankings, one for each method: every subset is the head of one."""
 
 import dataclasses
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -49,9 +50,7 @@ def clipcov_class_ranking(context: dg.AssetExecutionContext, store: LanceStore) 
     """
     crawl, shard = dimension(context, "crawl"), dimension(context, "shard")
     statistics = load_statistics(store, crawl)
-    classes = range(
-        class_shards.get_partition_keys().index(shard), len(statistics.counts), SCALE.class_shards
-    )
+    classes = range(class_shards.get_partition_keys().index(shard), len(statistics.counts), SCALE.class_shards)
     inhabited = [one for one in classes if statistics.counts[one]]
     picks = CLASS_RANKING.empty_table()
     if inhabited:
@@ -70,9 +69,7 @@ def clipcov_class_ranking(context: dg.AssetExecutionContext, store: LanceStore) 
 def ranking_asset(method: str) -> dg.AssetsDefinition:
     """The ranking of one method as an asset."""
     extra = [asset for column in METHODS[method].reads for asset in OPTIONAL_COLUMNS[column]]
-    source = (
-        dg.AssetDep("clipcov_class_ranking", partition_mapping=the_crawl) if method == "clipcov" else "pool"
-    )
+    source = dg.AssetDep("clipcov_class_ranking", partition_mapping=the_crawl) if method == "clipcov" else "pool"
 
     @dg.asset(
         name=f"{method}_ranking",
@@ -114,7 +111,7 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
     return ranking
 
 
-def _own_parameters(method: str) -> dict[str, object]:
+def _own_parameters(method: str) -> dict[str, Any]:
     return dict(SCALE.method_parameters.get(method, {}))
 
 
@@ -129,7 +126,7 @@ def _with_columns(
     """The pool with the optional columns that a method reads."""
     from clipcov_assets.jobs.embed import embed_pairs
 
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     if "captions" in columns:
         found["captions"] = load_pairs(store, crawl, ["caption"])["caption"].to_pylist()
     if "partial_clip_score" in columns:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from clipcov_assets.assets.groups import CRAWLS, OWNERS
 from clipcov_assets.automation import on_arrival
+from clipcov_assets.export.gallery import gallery_markdown
 from clipcov_assets.ingest.delivery import Fault, Pair, ShardContents
 from clipcov_assets.ingest.img2dataset import read_delivery
 from clipcov_assets.partitions import check_crawl_name, crawls
@@ -15,6 +16,8 @@ from clipcov_assets.provenance import content_version, materialized
 from clipcov_assets.tables import QUARANTINE, RAW_PAIRS, column_schema
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
+
+SHOWN_PAIRS = 8
 
 
 @dg.asset(
@@ -27,9 +30,7 @@ from resources.lance_store import LanceStore
     automation_condition=on_arrival,
     metadata={"dagster/column_schema": column_schema(RAW_PAIRS)},
 )
-def raw_pairs(
-    context: dg.AssetExecutionContext, catalog: CrawlCatalog, store: LanceStore
-) -> dg.MaterializeResult:
+def raw_pairs(context: dg.AssetExecutionContext, catalog: CrawlCatalog, store: LanceStore) -> dg.MaterializeResult:
     """The image-caption pairs of one crawl, as delivered.
 
     Reads the crawl's folder (img2dataset's output) and keeps every sound pair: uid, caption, image bytes and
@@ -63,6 +64,7 @@ def raw_pairs(
             "delivery": dg.MetadataValue.path(str(catalog.folder(crawl))),
             "quarantine_table": quarantine.uri,
             "first_quarantined": _fault_preview(tally.faults),
+            "first_pairs": dg.MetadataValue.md(gallery_markdown(tally.shown)),
         },
     )
 
@@ -75,6 +77,7 @@ class _Tally:
         self.shards = 0
         self.faults: list[Fault] = []
         self.digests: list[str] = []
+        self.shown: list[tuple[bytes, str]] = []
 
     def batches(self, shards: Iterator[ShardContents]) -> Iterator[pa.RecordBatch]:
         for shard in shards:
@@ -82,6 +85,7 @@ class _Tally:
             self.shards += 1
             self.faults.extend(shard.faults)
             self.digests += [content_version(pair.uid, pair.caption, pair.image) for pair in shard.pairs]
+            self.shown += [(pair.image, pair.caption) for pair in shard.pairs[: SHOWN_PAIRS - len(self.shown)]]
             yield _pair_batch(shard.pairs)
 
 
@@ -113,7 +117,5 @@ def _fault_preview(faults: list[Fault], limit: int = 10) -> dg.TableMetadataValu
     ]
     return dg.MetadataValue.table(
         records,
-        schema=dg.TableSchema.from_name_type_dict(
-            {"source": "string", "reason": "string", "detail": "string"}
-        ),
+        schema=dg.TableSchema.from_name_type_dict({"source": "string", "reason": "string", "detail": "string"}),
     )

@@ -61,9 +61,7 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
         partition = str(context.partition_key)
         trained = latest_input(context, f"{method}_checkpoint", partition)
         sets = find_evaluation_sets(suite.path)
-        clip = encoder.load(
-            SCALE.architecture, encoder.path(f"{method}_checkpoint/{partition.replace('|', '/')}")
-        )
+        clip = encoder.load(SCALE.architecture, encoder.path(f"{method}_checkpoint/{partition.replace('|', '/')}"))
         predictions = pa.concat_tables([_predict(clip, one, compute) for one in sets])
         scores = _score_rows(
             predictions,
@@ -106,9 +104,7 @@ def _predict(clip: "ClipModel", evaluation_set: EvaluationSet, compute: Compute)
         device=compute.resolved_device(),
         batch_size=compute.batch_size,
     )
-    columns = {
-        name: pa.array(getattr(found, name), pa.int32()) for name in ("label", "predicted", "rank_of_label")
-    }
+    columns = {name: pa.array(getattr(found, name), pa.int32()) for name in ("label", "predicted", "rank_of_label")}
     names = [evaluation_set.name] * len(found.key)
     return pa.table({"evaluation_set": names, "key": list(found.key), **columns}, schema=PREDICTIONS)
 
@@ -154,12 +150,8 @@ def _preview(scores: pa.Table) -> dg.TableMetadataValue:
     shown = ("evaluation_set", "metric", "value", "low", "high", "chance")
     return dg.MetadataValue.table(
         [
-            dg.TableRecord(
-                {name: round(row[name], 4) if name not in shown[:2] else row[name] for name in shown}
-            )
+            dg.TableRecord({name: round(row[name], 4) if name not in shown[:2] else row[name] for name in shown})
             for row in scores.to_pylist()
         ],
-        schema=dg.TableSchema.from_name_type_dict(
-            {name: "string" if name in shown[:2] else "float" for name in shown}
-        ),
+        schema=dg.TableSchema.from_name_type_dict({name: "string" if name in shown[:2] else "float" for name in shown}),
     )

@@ -11,11 +11,14 @@ from clipcov_assets.assets.groups import OWNERS, SUBSETS
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.core import METHODS, Pool, objective
 from clipcov_assets.core.covariance import cross_covariance_error
+from clipcov_assets.export.gallery import gallery_markdown
 from clipcov_assets.partitions import dimension, fractions_of, of_crawl, partitions_of, the_crawl
-from clipcov_assets.pool_tables import load_pool, pooled_crawls
+from clipcov_assets.pool_tables import load_pairs, load_pool, pooled_crawls
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.tables import RANKING, column_schema
 from resources.lance_store import LanceStore
+
+SHOWN_PAIRS = 8
 
 
 def subset_size(fraction: float, pairs: int) -> int:
@@ -62,6 +65,7 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
                 "fraction": fractions_of(method)[fraction],
                 **_quality(pool, rows["uid"]),
                 **_overlaps(store, method, crawl, rows["uid"]),
+                "first_picks": _first_picks(store, crawl, rows["uid"]),
                 **_churn(store, method, crawl, fraction, rows["uid"]),
             },
         )
@@ -76,23 +80,32 @@ def _whole(pool: Pool) -> pa.Table:
 
 def _quality(pool: Pool, uid: pa.ChunkedArray) -> dict[str, object]:
     """What the subset keeps of the pool, method by method comparable."""
+    images, texts, latent_class = pool.require(
+        "image_embeddings", "text_embeddings", "latent_class", method="a subset's quality"
+    )
     order = pc.index_in(uid, value_set=pa.array(pool.uid)).to_numpy()
-    covered = np.unique(pool.latent_class[order])
+    covered = np.unique(latent_class[order])
     return {
         "latent_classes_covered": len(covered),
-        "class_coverage": len(covered) / len(np.unique(pool.latent_class)),
+        "class_coverage": len(covered) / len(np.unique(latent_class)),
         "objective": objective(pool, order),
-        "cross_covariance_error": cross_covariance_error(pool.image_embeddings, pool.text_embeddings, order),
+        "cross_covariance_error": cross_covariance_error(images, texts, order),
     }
+
+
+def _first_picks(store: LanceStore, crawl: str, uid: pa.ChunkedArray) -> dg.MarkdownMetadataValue:
+    """Thumbnails and captions of the first picks, in the order of the ranking."""
+    first = uid.slice(0, SHOWN_PAIRS)
+    pairs = {row["uid"]: row for row in load_pairs(store, crawl, ["caption", "image"], uid=first).to_pylist()}
+    shown = [pairs[one] for one in first.to_pylist()]
+    return dg.MetadataValue.md(gallery_markdown((one["image"], one["caption"]) for one in shown))
 
 
 def _overlaps(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) -> dict[str, float]:
     """Share of the subset that each other method, where it has a ranking of this crawl, would pick at this size."""
     if method == "full":
         return {}
-    others = [
-        name for name in METHODS if name not in (method, "full") and store.exists(f"{name}_ranking", crawl)
-    ]
+    others = [name for name in METHODS if name not in (method, "full") and store.exists(f"{name}_ranking", crawl)]
     return {f"overlap/{name}": _shared(store, name, crawl, uid) / len(uid) for name in others}
 
 
@@ -101,9 +114,7 @@ def _shared(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) ->
     return int(pc.sum(pc.is_in(uid, value_set=head.combine_chunks())).as_py())
 
 
-def _churn(
-    store: LanceStore, method: str, crawl: str, fraction: str, uid: pa.ChunkedArray
-) -> dict[str, object]:
+def _churn(store: LanceStore, method: str, crawl: str, fraction: str, uid: pa.ChunkedArray) -> dict[str, object]:
     """Pairs kept, added and dropped against the same fraction of the crawl before this one in the pool."""
     earlier = [one.crawl for one in pooled_crawls(store, crawl)][:-1]
     if not earlier or not store.exists(f"{method}_subset", of_crawl(earlier[-1], fraction)):

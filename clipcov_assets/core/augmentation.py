@@ -27,9 +27,7 @@ def _move(pixels: Tensor, augmentation: Augmentation) -> Tensor:
     shift = 2 * augmentation.shift * _signed(n, 2, device=device)
     zero = torch.zeros_like(scale)
     rows = torch.stack([scale * mirror, zero, zero, scale], dim=1).reshape(n, 2, 2)
-    grid = functional.affine_grid(
-        torch.cat([rows, shift[:, :, None]], dim=2), list(pixels.shape), align_corners=False
-    )
+    grid = functional.affine_grid(torch.cat([rows, shift[:, :, None]], dim=2), list(pixels.shape), align_corners=False)
     return functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 

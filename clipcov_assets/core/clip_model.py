@@ -84,9 +84,7 @@ def inference(clip: ClipModel, *, device: str) -> Iterator[open_clip.CLIP]:
 
 
 def _known_architectures() -> str:
-    own = sorted(
-        path.name.removesuffix(".json") for path in (files("clipcov_assets.core") / "architectures").iterdir()
-    )
+    own = sorted(path.name.removesuffix(".json") for path in (files("clipcov_assets.core") / "architectures").iterdir())
     return f"take {', '.join([*own, 'RN50-quickgelu', 'ViT-B-32'])} or another of open_clip.list_models()"
 
 

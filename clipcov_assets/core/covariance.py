@@ -24,9 +24,7 @@ def cross_covariance_error(image_embeddings: Array, text_embeddings: Array, orde
     Source: arXiv:2403.12267, Eq. (6).
     """
     pool = cross_covariance(image_embeddings, text_embeddings, np.arange(len(image_embeddings)))
-    distance = float(
-        np.linalg.norm(cross_covariance(image_embeddings, text_embeddings, np.asarray(order)) - pool)
-    )
+    distance = float(np.linalg.norm(cross_covariance(image_embeddings, text_embeddings, np.asarray(order)) - pool))
     norm = float(np.linalg.norm(pool))
     if norm == 0:
         return math.inf if distance else 0.0

@@ -61,9 +61,7 @@ def decode_image(clip: ClipModel, name: str, data: bytes) -> Tensor:
         with Image.open(io.BytesIO(data)) as image:
             return clip.preprocess(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"image of {name} cannot be decoded ({error}); remove it or deliver it again"
-        ) from error
+        raise ValueError(f"image of {name} cannot be decoded ({error}); remove it or deliver it again") from error
 
 
 def tokenize(clip: ClipModel, captions: Iterable[tuple[str, str]]) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcov_assets.core.objective import TERMS, check_terms, linear_weights, resolve_alpha
+from clipcov_assets.core.objective import TERMS, check_options, linear_weights, resolve_alpha
 from clipcov_assets.core.paper import paper_order
 from clipcov_assets.core.pool import Array, Pool, as_uids, rows_by_class
 from clipcov_assets.core.ranking import Ranking, check_budget
@@ -63,11 +63,10 @@ def rank_within_classes(
             `pool_part`.
     """
     images, texts, latent_class, class_embeddings = pool_part.require(*CLIPCOV_COLUMNS, method="clipcov")
-    terms = check_terms(terms)
+    terms = check_options(alpha=alpha, inter=inter, terms=terms)
     check_variant(variant, inter)
-    classes = sorted(
-        rows_by_class(pool_part), key=lambda k_rows: -len(k_rows[1])
-    )  # no large class comes last
+    # Large classes first, so that none of them is left to one core at the end.
+    classes = sorted(rows_by_class(pool_part), key=lambda k_rows: -len(k_rows[1]))
     check_statistics(classes, statistics, class_embeddings.shape)
     alpha = resolve_alpha(alpha, statistics)
     linear = terms if variant == "paper" else terms & {"inter"}
@@ -78,9 +77,7 @@ def rank_within_classes(
         if variant == "paper":
             order, gains = paper_order(pairs, weights[k], terms)
         else:
-            order, gains = released_order(
-                pairs, weights[k], alpha * class_embeddings[k].astype(np.float64), terms
-            )
+            order, gains = released_order(pairs, weights[k], alpha * class_embeddings[k].astype(np.float64), terms)
         return rows[order], gains
 
     with ThreadPoolExecutor(os.cpu_count()) as executor:
@@ -111,9 +108,7 @@ def merge_class_rankings(class_rankings: Sequence[ClassRankings], budget: int, *
     gains = np.concatenate([part.gains for part in class_rankings]).astype(np.float64)
     by_uid, ranked_by_uid = np.argsort(uid, kind="stable"), np.argsort(ranked_uid, kind="stable")
     if not np.array_equal(uid[by_uid], ranked_uid[ranked_by_uid]):
-        raise ValueError(
-            "the class rankings do not hold exactly the pool's uids: rank all classes of this pool"
-        )
+        raise ValueError("the class rankings do not hold exactly the pool's uids: rank all classes of this pool")
     n = len(uid)
     uid_rank, rows, place = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
     uid_rank[ranked_by_uid] = np.arange(n)
@@ -136,9 +131,7 @@ def check_variant(variant: str, inter: str) -> None:
         raise ValueError(f'inter is {inter!r}: the released variant knows only inter="mean"')
 
 
-def check_statistics(
-    classes: Sequence[tuple[int, Array]], statistics: ClassStatistics, shape: tuple[int, int]
-) -> None:
+def check_statistics(classes: Sequence[tuple[int, Array]], statistics: ClassStatistics, shape: tuple[int, int]) -> None:
     """Raises: ValueError: the statistics are of other classes, or these are not all pairs of a class."""
     if statistics.image_sums.shape != shape:
         raise ValueError(

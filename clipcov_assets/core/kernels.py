@@ -4,9 +4,8 @@ Every product of two rows runs through `dot` and never through a matrix library,
 equal bits and ties are exact. Import this module where it is used: numba takes a while to load.
 """
 
-# n pairs of one class, d width of an embedding, t picks so far, e a pair. A row of `pairs` is (image,
-# text), (2d,); a row with its halves swapped is (text, image), so that sim(i, j) = <pairs[i], swapped
-# pairs[j]>.
+# n pairs of one class, d width of an embedding, t picks so far, e a pair. A row of `pairs` is (image, text),
+# (2d,); with its halves swapped it is (text, image), so that sim(i, j) = <pairs[i], swapped pairs[j]>.
 
 from collections.abc import Callable
 from typing import Any

@@ -40,9 +40,7 @@ def unigrams(captions: Iterable[str], *, minimum_count: int = 5) -> tuple[str, .
     return tuple(sorted(word for word, count in counts.items() if word and count >= minimum_count))
 
 
-def bigrams(
-    captions: Iterable[str], *, minimum_count: int = 5, minimum_information: float = 3.0
-) -> tuple[str, ...]:
+def bigrams(captions: Iterable[str], *, minimum_count: int = 5, minimum_information: float = 3.0) -> tuple[str, ...]:
     """Return the neighbouring words that occur often, and together more often than by chance, sorted.
 
     Args:

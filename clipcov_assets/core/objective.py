@@ -41,11 +41,11 @@ def objective(
     Raises:
         ValueError: a missing column, an unknown option, or `order` repeats or leaves the pool.
     """
-    terms = check_terms(terms)
+    terms = check_options(alpha=alpha, inter=inter, terms=terms)
+    chosen = membership(pool, order)
     images, texts, _, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="objective")
     statistics = class_statistics(pool)
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
-    chosen = membership(pool, order)
     total = 0.0
     for k, rows in rows_by_class(pool):
         pairs = gather_pairs(images, texts, rows[chosen[rows]])
@@ -72,8 +72,6 @@ def linear_weights(
     classes that sum drowns every other term. "mean" divides it by the number of other classes, "sum" is the
     literal reading. Classes without pairs have no mean and do not count.
     """
-    if inter not in INTER:
-        raise ValueError(f"inter is {inter!r}: choose one of {', '.join(INTER)}")
     alpha = resolve_alpha(alpha, statistics)
     counts = np.maximum(statistics.counts, 1)[:, None]
     # <x_e, means[k]> is the mean similarity of e to class k
@@ -99,25 +97,28 @@ def resolve_alpha(alpha: float | str, statistics: ClassStatistics) -> float:
     j included, and the cross-modal similarity is sim(i, j), the sum of both cosines.
 
     Raises:
-        ValueError: neither a finite number nor "auto", or the captions' average similarity is 0.
+        ValueError: "auto", and the captions' average similarity is 0.
     """
-    if alpha == "auto":
-        image_sum, text_sum = statistics.image_sums.sum(axis=0), statistics.text_sums.sum(axis=0)
-        text_similarity = float(text_sum @ text_sum)
-        if text_similarity == 0:
-            raise ValueError('alpha="auto" divides by the average text similarity, which is 0: pass a number')
-        return 2 * float(image_sum @ text_sum) / text_similarity
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not np.isfinite(alpha):
-        raise ValueError(f'alpha is {alpha!r}: pass a finite number or "auto"')
-    return float(alpha)
+    if alpha != "auto":
+        return float(alpha)
+    image_sum, text_sum = statistics.image_sums.sum(axis=0), statistics.text_sums.sum(axis=0)
+    text_similarity = float(text_sum @ text_sum)
+    if text_similarity == 0:
+        raise ValueError('alpha="auto" divides by the average text similarity, which is 0: pass a number')
+    return 2 * float(image_sum @ text_sum) / text_similarity
 
 
-def check_terms(terms: Iterable[str]) -> frozenset[str]:
-    """Return the terms as a set.
+def check_options(*, alpha: float | str, inter: str, terms: Iterable[str]) -> frozenset[str]:
+    """Check the options of F_ClipCov, and return the terms as a set.
 
     Raises:
-        ValueError: none at all, or one that Eq. (16) does not have.
+        ValueError: `alpha` is neither a finite number nor "auto", `inter` is unknown, or `terms` is empty or
+            has one that Eq. (16) does not have.
     """
+    if alpha != "auto" and (isinstance(alpha, bool) or not isinstance(alpha, Real) or not np.isfinite(alpha)):
+        raise ValueError(f'alpha is {alpha!r}: pass a finite number or "auto"')
+    if inter not in INTER:
+        raise ValueError(f"inter is {inter!r}: choose one of {', '.join(INTER)}")
     chosen = frozenset([terms] if isinstance(terms, str) else terms)
     unknown = sorted(map(str, chosen.difference(TERMS)))
     if unknown or not chosen:

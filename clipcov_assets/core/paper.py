@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcov_assets.core.objective import TERMS, check_terms, linear_weights, membership
+from clipcov_assets.core.objective import TERMS, check_options, linear_weights, membership
 from clipcov_assets.core.pool import Array, Pool
 from clipcov_assets.core.similarity import gather_pairs, swap_halves
 from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, class_statistics
@@ -34,9 +34,7 @@ def paper_order(pairs: Array, weight: Array, terms: frozenset[str]) -> tuple[Arr
     twin = np.full(len(pairs), -1)
     twin[order[tied]] = order[tied + 1]
     heap = np.delete(order, tied + 1)
-    picks: tuple[Array, Array] = kernels.lazy_greedy(
-        pairs, base, penalty, similarity_floors(pairs), heap, twin
-    )
+    picks: tuple[Array, Array] = kernels.lazy_greedy(pairs, base, penalty, similarity_floors(pairs), heap, twin)
     return picks
 
 
@@ -97,18 +95,15 @@ def double_greedy(
     """
     from clipcov_assets.core import kernels
 
-    terms = check_terms(terms)
+    terms = check_options(alpha=alpha, inter=inter, terms=terms)
     membership(pool, order)
     order = np.asarray(order, np.int64)
     statistics = class_statistics(pool)
     images, texts, latent_class, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="double_greedy")
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
     stays = np.ones(len(order), bool)
-    walks = np.argsort(latent_class[order], kind="stable")
-    for walk in (
-        np.split(walks, np.flatnonzero(np.diff(latent_class[order[walks]])) + 1) if len(order) else []
-    ):
-        k = latent_class[order[walk[0]]]
+    for k in np.unique(latent_class[order]):
+        walk = np.flatnonzero(latent_class[order] == k)
         pairs = gather_pairs(images, texts, order[walk])
         linear, similarity, penalty = class_terms(pairs, weights[k], int(statistics.counts[k]), terms)
         stays[walk] = kernels.double_greedy(pairs, linear, similarity, penalty)

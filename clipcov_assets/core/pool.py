@@ -48,9 +48,7 @@ class Pool:
         ordered = self.uid[self.by_uid]
         repeated = np.flatnonzero(ordered[1:] == ordered[:-1])
         if repeated.size:
-            raise ValueError(
-                f"uid {ordered[repeated[0]].item()!r} appears more than once: keep one row a uid"
-            )
+            raise ValueError(f"uid {ordered[repeated[0]].item()!r} appears more than once: keep one row a uid")
         readers = {
             "image_embeddings": self._unit_rows,
             "text_embeddings": self._unit_rows,
@@ -88,9 +86,7 @@ class Pool:
         """
         for name in columns:
             if getattr(self, name) is None:
-                raise ValueError(
-                    f"{method} reads the column {name}, which this pool lacks: pass Pool({name}=...)"
-                )
+                raise ValueError(f"{method} reads the column {name}, which this pool lacks: pass Pool({name}=...)")
         return tuple(getattr(self, name) for name in columns)
 
     def _fail(self, name: str, row: int, fault: str) -> ValueError:
@@ -114,9 +110,7 @@ class Pool:
     def _unit_rows(self, name: str, column: ArrayLike) -> Array:
         rows = np.asarray(column)
         if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape:
-            raise ValueError(
-                f"{name} must be a two-dimensional array of floats, not {rows.dtype} {rows.shape}"
-            )
+            raise ValueError(f"{name} must be a two-dimensional array of floats, not {rows.dtype} {rows.shape}")
         self._check_length(name, len(rows))
         rows = rows if rows.dtype in (np.float16, np.float32) else rows.astype(np.float32)
         for start in range(0, len(rows), ROWS_AT_ONCE):

@@ -33,9 +33,7 @@ class Prompts:
                 raise ValueError(f"class name {row} is blank; give every class a name")
         for row, template in enumerate(self.templates):
             if PLACEHOLDER not in template:
-                raise ValueError(
-                    f"template {row} is {template!r}; write {PLACEHOLDER} where the class name goes"
-                )
+                raise ValueError(f"template {row} is {template!r}; write {PLACEHOLDER} where the class name goes")
 
     @property
     def sha256(self) -> str:

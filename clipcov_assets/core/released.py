@@ -14,9 +14,7 @@ from clipcov_assets.core.pool import Array
 PICKS_BETWEEN_UPDATES = 200
 
 
-def released_order(
-    pairs: Array, inter_weight: Array, label: Array, terms: frozenset[str]
-) -> tuple[Array, Array]:
+def released_order(pairs: Array, inter_weight: Array, label: Array, terms: frozenset[str]) -> tuple[Array, Array]:
     """Return the (n,) order of one class and the (n,) float64 score of each row when it was picked.
 
     A row starts with r + 2 e + alpha l - inter: r its mean clipped similarity to the class, e its clip

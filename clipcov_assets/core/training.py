@@ -110,7 +110,8 @@ def train_clip(
 ) -> TrainingSummary:
     """Train the model in place and leave it in evaluation mode on `device`.
 
-    The same seed on the same data gives the same weights, bit for bit on one CPU.
+    The same seed on the same data gives the same weights, bit for bit on one CPU with one number of
+    threads.
 
     Args:
         clip: Its model is changed.
@@ -195,9 +196,7 @@ def _step(
     loss = open_clip.ClipLoss()(*model(*batch))
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise FloatingPointError(
-            f"loss is {value} at step {step}; lower the learning rate or lengthen the warm-up"
-        )
+        raise FloatingPointError(f"loss is {value} at step {step}; lower the learning rate or lengthen the warm-up")
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad()
@@ -215,6 +214,4 @@ def _optimizer(model: open_clip.CLIP, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon, fused=True
-    )
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon, fused=True)

@@ -38,9 +38,7 @@ def class_embeddings(clip: ClipModel, prompts: Prompts, *, device: str) -> NDArr
     return rows
 
 
-def cosines(
-    image_embeddings: NDArray[np.floating], class_embeddings: NDArray[np.floating]
-) -> NDArray[np.float32]:
+def cosines(image_embeddings: NDArray[np.floating], class_embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the (n, K) cosines between unit rows of images (n, d) and of classes (K, d).
 
     Raises:

@@ -53,9 +53,7 @@ def accuracy_curves(scores: pl.DataFrame, crawl: str) -> bytes:
     for panel in panels[len(standings.images) :]:
         panel.set_axis_off()
     handles = {
-        label: handle
-        for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=5, frameon=False)
     return _png(figure)
@@ -65,11 +63,7 @@ def _draw_methods(panel: "Axes", standings: Standings, evaluation_set: str) -> N
     left, right = _limits(standings)
     for number, method in enumerate(standings.methods):
         rows = [row for row in standings.rows if row.method == method]
-        found = [
-            (row.fraction, estimate)
-            for row in rows
-            if (estimate := row.estimates.get((evaluation_set, "acc1")))
-        ]
+        found = [(row.fraction, estimate) for row in rows if (estimate := row.estimates.get((evaluation_set, "acc1")))]
         # On a logarithmic axis a shift is a factor.
         shift = (right / left) ** (DODGE * (number - (len(standings.methods) - 1) / 2))
         panel.errorbar(

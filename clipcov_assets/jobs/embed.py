@@ -13,9 +13,7 @@ from resources.lance_store import LanceStore
 PAIR_COLUMNS = ["uid", "caption", "image"]
 
 
-def embed_pairs(
-    clip: ClipModel, pairs: pa.Table | pa.RecordBatch, compute: Compute
-) -> tuple[np.ndarray, np.ndarray]:
+def embed_pairs(clip: ClipModel, pairs: pa.Table | pa.RecordBatch, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
     """Embed pairs that are in memory.
 
     Args:

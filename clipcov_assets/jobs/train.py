@@ -66,9 +66,7 @@ def train_checkpoint(
     clip = create_clip(architecture, seed=seed)
     steps: list[TrainingStep] = []
     with tracker.run(name, tags) as run:
-        run.log_parameters(
-            {"architecture": architecture, "seed": seed, "pairs": len(pairs), **asdict(recipe)}
-        )
+        run.log_parameters({"architecture": architecture, "seed": seed, "pairs": len(pairs), **asdict(recipe)})
         summary = train_clip(
             clip,
             ImageColumn(pairs["image"]),
@@ -81,12 +79,8 @@ def train_checkpoint(
         weights = encoder.save(clip, name)
         run.log_curve([(one.samples_seen, _measures(one)) for one in steps])
         run.log_parameters({"weights": weights.path, "weights_sha256": weights.sha256})
-        run.log_metrics(
-            {"final_loss": summary.loss, "training_seconds": summary.seconds}, step=summary.samples_seen
-        )
-    curve = pa.Table.from_pylist(
-        [{"samples_seen": one.samples_seen, **_measures(one)} for one in steps], schema=CURVE
-    )
+        run.log_metrics({"final_loss": summary.loss, "training_seconds": summary.seconds}, step=summary.samples_seen)
+    curve = pa.Table.from_pylist([{"samples_seen": one.samples_seen, **_measures(one)} for one in steps], schema=CURVE)
     return TrainedCheckpoint(weights, curve, summary, run.run_id, run.address)
 
 

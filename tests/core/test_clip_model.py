@@ -33,9 +33,7 @@ def test_the_layout_in_memory_does_not_change_the_hash(tiny_clip: ClipModel) -> 
 def test_saved_weights_are_read_back(tiny_clip: ClipModel, tmp_path: object) -> None:
     path = f"{tmp_path}/weights.pt"
     torch.save(tiny_clip.model.state_dict(), path)
-    assert weights_sha256(create_clip("tiny", seed=1, pretrained=path).model) == weights_sha256(
-        tiny_clip.model
-    )
+    assert weights_sha256(create_clip("tiny", seed=1, pretrained=path).model) == weights_sha256(tiny_clip.model)
 
 
 def test_an_unknown_architecture_or_tag_is_named() -> None:

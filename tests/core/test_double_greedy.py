@@ -25,9 +25,7 @@ def by_definition(pool: Pool, order: np.ndarray, value: Callable[..., float], **
 
 @pytest.mark.parametrize("inter", ["mean", "sum"])
 @pytest.mark.parametrize("terms", [TERMS, ("class",), ("class", "inter"), ("self", "label")], ids="+".join)
-def test_double_greedy_follows_the_algorithm(
-    terms: tuple[str, ...], inter: str, pools: SimpleNamespace
-) -> None:
+def test_double_greedy_follows_the_algorithm(terms: tuple[str, ...], inter: str, pools: SimpleNamespace) -> None:
     removed_in_all = 0
     for seed in range(3):
         pool = pools.random(seed, [5, 4, 1], signed=True)

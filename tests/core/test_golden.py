@@ -28,9 +28,7 @@ def golden_pool() -> Pool:
         waves = np.cos(step * np.outer(np.arange(1, count + 1), np.arange(1, 6))) + [2, 0, 0, 0, 0]
         return waves / np.linalg.norm(waves, axis=1, keepdims=True)
 
-    captions = [
-        f"a {('red', 'blue', 'big')[i % 3]} {('dog', 'cat', 'fish', 'old cat')[i % 4]}" for i in range(24)
-    ]
+    captions = [f"a {('red', 'blue', 'big')[i % 3]} {('dog', 'cat', 'fish', 'old cat')[i % 4]}" for i in range(24)]
     return Pool(
         uid=[f"pair-{i * 7 % 24:02d}" for i in range(24)],
         image_embeddings=rows(24, 0.7),

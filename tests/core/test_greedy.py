@@ -40,9 +40,7 @@ def naive_greedy(pool: Pool, *, inter: str = "mean", alpha: float = 0.5) -> tupl
 
 
 POOLS = [
-    pytest.param(
-        sizes, signed, dtype, id=f"{'+'.join(map(str, sizes))}-{'signed' if signed else 'cone'}-{dtype}"
-    )
+    pytest.param(sizes, signed, dtype, id=f"{'+'.join(map(str, sizes))}-{'signed' if signed else 'cone'}-{dtype}")
     for sizes in ([1], [2], [3, 1, 0, 2], [60], [25, 40, 0, 1, 13, 60], [10] * 12)
     for signed in (False, True)
     for dtype in ("float32", "float16")
@@ -81,9 +79,7 @@ def test_a_large_class_of_signed_similarities_is_exact(pools: SimpleNamespace) -
 
 
 def test_a_class_of_equal_pairs_is_taken_in_order_of_uid(pools: SimpleNamespace) -> None:
-    copies = pools.rows_of(
-        pools.random(7, [1]), np.zeros(400, int), uid=np.random.default_rng(0).permutation(400)
-    )
+    copies = pools.rows_of(pools.random(7, [1]), np.zeros(400, int), uid=np.random.default_rng(0).permutation(400))
     ranking = METHODS["clipcov"](copies, 400)
     assert copies.uid[ranking.order].tolist() == list(range(400))
 

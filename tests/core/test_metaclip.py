@@ -18,9 +18,7 @@ def test_a_word_is_found_between_spaces_and_marks(caption: str) -> None:
     assert matches(caption, "dog") == ["dog"]
 
 
-@pytest.mark.parametrize(
-    "caption", ["(dog)", '"dog"', "dog's", "dog/cat", "dog-cat", "Dog", "dogs", "hotdog", ""]
-)
+@pytest.mark.parametrize("caption", ["(dog)", '"dog"', "dog's", "dog/cat", "dog-cat", "Dog", "dogs", "hotdog", ""])
 def test_a_word_is_not_found_in_another_word_or_case(caption: str) -> None:
     assert matches(caption, "dog") == []
 
@@ -74,9 +72,7 @@ def test_each_prefix_is_the_subset_of_its_threshold(pools: SimpleNamespace) -> N
     ranking = METHODS["metaclip"](pool, 300, seed=3, entries=entries)
     rows, places = match_entries(pool.captions, entries)
     counts = np.bincount(places, minlength=len(entries))
-    draws = np.array(
-        [draw(3, pool.uid[row], entries[place]) for row, place in zip(rows, places, strict=True)]
-    )
+    draws = np.array([draw(3, pool.uid[row], entries[place]) for row, place in zip(rows, places, strict=True)])
     for budget in (20, 100, 150):
         t = (implied_t(ranking.gains[budget - 1]) + implied_t(ranking.gains[budget])) / 2
         kept = set(rows[draws < t / np.maximum(counts[places], t)])

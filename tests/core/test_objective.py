@@ -118,8 +118,6 @@ def test_an_unknown_option_is_named(own: dict[str, Any], message: str, pools: Si
         ([0.5], "integers"),
     ],
 )
-def test_a_subset_holds_distinct_rows_of_the_pool(
-    order: list[float], message: str, pools: SimpleNamespace
-) -> None:
+def test_a_subset_holds_distinct_rows_of_the_pool(order: list[float], message: str, pools: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match=message):
         objective(pools.random(0), order)

@@ -16,9 +16,7 @@ def test_the_placeholder_is_filled_and_other_braces_stay() -> None:
         (("cat",), ("{c}", "a photo of {}"), "a photo of {}"),
     ],
 )
-def test_unusable_prompts_are_named(
-    class_names: tuple[str, ...], templates: tuple[str, ...], named: str
-) -> None:
+def test_unusable_prompts_are_named(class_names: tuple[str, ...], templates: tuple[str, ...], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Prompts(class_names, templates)
 

@@ -88,8 +88,6 @@ def test_a_missing_column_is_named(name: str) -> None:
 
 
 def test_an_unknown_method_is_named_and_the_known_ones_listed() -> None:
-    with pytest.raises(
-        ValueError, match="unknown selection method 'clip_cov': choose one of clipcov, clip_score"
-    ):
+    with pytest.raises(ValueError, match="unknown selection method 'clip_cov': choose one of clipcov, clip_score"):
         method("clip_cov")
     assert method("full") is METHODS["full"]

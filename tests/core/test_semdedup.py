@@ -46,9 +46,7 @@ def test_large_clusters_are_compared_pair_by_pair(pools: SimpleNamespace) -> Non
     centrality = np.random.default_rng(0).random(200)
     walk = np.argsort(centrality)
     sim = (rows[walk].astype(float) @ rows[walk].astype(float).T) * np.tri(200, k=-1)
-    np.testing.assert_allclose(
-        duplication(rows, np.zeros(200, int), centrality)[walk], sim.max(1), atol=1e-12
-    )
+    np.testing.assert_allclose(duplication(rows, np.zeros(200, int), centrality)[walk], sim.max(1), atol=1e-12)
 
 
 def test_equal_images_tie_wherever_they_stand() -> None:

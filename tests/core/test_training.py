@@ -81,9 +81,7 @@ def test_the_schedule_rises_in_a_line_and_falls_as_a_cosine() -> None:
     assert schedule(0, warmup=0) == 1
 
 
-def test_a_subset_of_any_size_goes_through_the_whole_schedule(
-    pictures: list[bytes], captions: list[str]
-) -> None:
+def test_a_subset_of_any_size_goes_through_the_whole_schedule(pictures: list[bytes], captions: list[str]) -> None:
     for n in (3, 6):
         steps: list[TrainingStep] = []
         clip = create_clip("tiny", seed=0)
@@ -96,21 +94,13 @@ def test_a_subset_of_any_size_goes_through_the_whole_schedule(
         assert rates[-1] < 1e-5
 
 
-def test_only_matrices_decay(tiny_clip: ClipModel, pictures: list[bytes], captions: list[str]) -> None:
-    # A learning rate of 1 with a decay of 1 sets whatever decays and gets no gradient to zero.
-    weights = dict(tiny_clip.model.named_parameters())
-    unseen = weights["token_embedding.weight"][1000].clone()
-    recipe = Recipe(batch_size=2, learning_rate=1e-1, epochs=1, weight_decay=1.0, warmup_fraction=0)
-    optimizer = training._optimizer(tiny_clip.model, recipe)
-    decaying, steady = optimizer.param_groups
+def test_only_matrices_decay(tiny_clip: ClipModel) -> None:
+    names = {id(weight): name for name, weight in tiny_clip.model.named_parameters()}
+    decaying, steady = training._optimizer(tiny_clip.model, RECIPE).param_groups
+    assert (decaying["weight_decay"], steady["weight_decay"]) == (RECIPE.weight_decay, 0)
     assert all(weight.ndim >= 2 for weight in decaying["params"])
-    assert {id(weights[name]) for name in ("logit_scale", "ln_final.weight", "ln_final.bias")} <= {
-        id(weight) for weight in steady["params"]
-    }
-    assert steady["weight_decay"] == 0
-    train_clip(tiny_clip, pictures[:2], captions[:2], recipe, seed=0, device="cpu")
-    shrunk = weights["token_embedding.weight"][1000]
-    assert torch.linalg.norm(shrunk) < torch.linalg.norm(unseen)
+    assert {"logit_scale", "ln_final.weight", "ln_final.bias"} <= {names[id(one)] for one in steady["params"]}
+    assert len(decaying["params"]) + len(steady["params"]) == len(names)
 
 
 def test_the_logit_scale_stays_below_a_hundred(

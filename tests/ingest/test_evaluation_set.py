@@ -75,9 +75,7 @@ def test_no_evaluation_set_is_refused_with_the_layout(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     "name", ["classnames.txt", "zeroshot_classification_templates.txt", "test/nshards.txt", "test/0.tar"]
 )
-def test_a_missing_file_is_named(
-    tmp_path: Path, make: SimpleNamespace, labelled: Labelled, name: str
-) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, make: SimpleNamespace, labelled: Labelled, name: str) -> None:
     (make.evaluation_set(tmp_path / "pets", [labelled(0)]) / name).unlink()
     with pytest.raises(DeliveryError, match="pets.*" + Path(name).name.replace("0.tar", "nshards.txt")):
         find_evaluation_sets(tmp_path)

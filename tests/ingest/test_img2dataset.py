@@ -88,9 +88,7 @@ def test_members_need_not_stand_together(tmp_path: Path, make: SimpleNamespace) 
     assert [(pair.uid, pair.caption) for pair in shard.pairs] == [("a", "caption 0"), ("b", "caption 1")]
 
 
-def test_of_a_uid_delivered_twice_the_first_is_kept_across_shards(
-    tmp_path: Path, make: SimpleNamespace
-) -> None:
+def test_of_a_uid_delivered_twice_the_first_is_kept_across_shards(tmp_path: Path, make: SimpleNamespace) -> None:
     make.shard(tmp_path, make.pair("0", uid="same", caption="one"), successes=1)
     make.shard(tmp_path, make.pair("1", uid="same", caption="two"), successes=1, name="00001")
     first, second = read_all(tmp_path)
@@ -117,23 +115,17 @@ def test_an_image_is_never_paired_with_the_caption_of_another_use_of_its_key(
     assert [fault.reason for fault in shard.faults] == [Reason.DUPLICATE_KEY] * 2
 
 
-def test_pairs_behind_the_end_of_a_truncated_tar_are_named_by_the_table(
-    tmp_path: Path, make: SimpleNamespace
-) -> None:
+def test_pairs_behind_the_end_of_a_truncated_tar_are_named_by_the_table(tmp_path: Path, make: SimpleNamespace) -> None:
     members = [member for number in range(4) for member in make.pair(str(number))]
     content = make.tar(members)[: 2 * 3 * 1024]  # a header and a block for each of six members
-    make.shard(
-        tmp_path, content, successes=4, rows=[row(str(number), uid=f"u{number}") for number in range(4)]
-    )
+    make.shard(tmp_path, content, successes=4, rows=[row(str(number), uid=f"u{number}") for number in range(4)])
     (shard,) = read_all(tmp_path)
     assert [pair.uid for pair in shard.pairs] == ["u0", "u1"]
     lost = Reason.LOST_IN_TAR
     assert reasons(shard) == [("00000.tar:2", "u2", lost), ("00000.tar:3", "u3", lost)]
 
 
-def test_without_a_table_lost_pairs_are_counted_by_the_statistics(
-    tmp_path: Path, make: SimpleNamespace
-) -> None:
+def test_without_a_table_lost_pairs_are_counted_by_the_statistics(tmp_path: Path, make: SimpleNamespace) -> None:
     make.shard(tmp_path, make.pair("0"), successes=3)
     (shard,) = read_all(tmp_path)
     assert reasons(shard) == [("00000.tar", None, Reason.LOST_IN_TAR)] * 2
@@ -207,9 +199,7 @@ def test_what_is_no_delivery_is_refused_by_name(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"successes": -1}', '{"successes": 1e3}', '{"successes": 1' + "0" * 9 + "}"]
 )
-def test_statistics_that_say_nothing_sensible_are_named(
-    tmp_path: Path, make: SimpleNamespace, content: str
-) -> None:
+def test_statistics_that_say_nothing_sensible_are_named(tmp_path: Path, make: SimpleNamespace, content: str) -> None:
     make.shard(tmp_path, make.pair("0"), successes=1)
     (tmp_path / "00000_stats.json").write_text(content)
     with pytest.raises(DeliveryError, match=r"00000_stats\.json.*delete it and run"):
@@ -224,16 +214,12 @@ def test_an_unreadable_table_is_named(tmp_path: Path, make: SimpleNamespace, con
         list(read_delivery(tmp_path))
 
 
-FATES = st.sampled_from(
-    ["sound", "no image", "no caption", "zero bytes", "blank", "latin-1", "bad json", "absent"]
-)
+FATES = st.sampled_from(["sound", "no image", "no caption", "zero bytes", "blank", "latin-1", "bad json", "absent"])
 
 
 def delivered(make: SimpleNamespace, number: int, fate: str) -> list[tuple[str, bytes]]:
     key, colour = f"{number:08d}", number
-    image, caption, metadata = make.pair(
-        key, colour=colour, uid=f"uid {number % 5}", caption=f"pair {number}"
-    )
+    image, caption, metadata = make.pair(key, colour=colour, uid=f"uid {number % 5}", caption=f"pair {number}")
     parts = {
         "sound": [image, caption, metadata],
         "no image": [caption, metadata],

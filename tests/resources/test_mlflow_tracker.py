@@ -7,9 +7,7 @@ from resources.mlflow_tracker import MlflowTracker
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):
     home = tmp_path_factory.mktemp("mlflow")
-    return MlflowTracker(
-        tracking_uri=f"sqlite:///{home / 'mlflow.db'}", artifact_directory=str(home / "artifacts")
-    )
+    return MlflowTracker(tracking_uri=f"sqlite:///{home / 'mlflow.db'}", artifact_directory=str(home / "artifacts"))
 
 
 def test_a_run_is_finished_with_its_parameters_curve_and_tags(tracker):

@@ -37,9 +37,7 @@ METHODS: dict[str, Method] = {
     "clipcov": Method(
         rank_by_clipcov, "Pairs that keep the image-text cross-covariance of every latent class come first."
     ),
-    "clip_score": Method(
-        rank_by_clip_score, "Pairs whose image and caption agree most under the proxy come first."
-    ),
+    "clip_score": Method(rank_by_clip_score, "Pairs whose image and caption agree most under the proxy come first."),
     "c_rho": Method(
         rank_by_c_rho,
         "Pairs that the proxy matches better than a partly trained model come first.",

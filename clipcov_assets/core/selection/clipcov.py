@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from clipcov_assets.core.greedy import merge_class_rankings, rank_within_classes
-from clipcov_assets.core.objective import TERMS
+from clipcov_assets.core.greedy import check_variant, merge_class_rankings, rank_within_classes
+from clipcov_assets.core.objective import TERMS, check_options
 from clipcov_assets.core.pool import Pool
 from clipcov_assets.core.ranking import Ranking, check_budget
 from clipcov_assets.core.statistics import class_statistics
@@ -43,6 +43,8 @@ def rank_by_clipcov(
     Source: arXiv:2403.12267, Eq. (16) and Algorithm 1, lines 6-10.
     """
     check_budget(budget, len(pool))
+    check_variant(variant, inter)
+    terms = check_options(alpha=alpha, inter=inter, terms=terms)
     statistics = class_statistics(pool)
     classes = rank_within_classes(pool, statistics, alpha=alpha, inter=inter, terms=terms, variant=variant)
     return merge_class_rankings([classes], budget, uid=pool.uid)

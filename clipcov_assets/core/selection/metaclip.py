@@ -11,9 +11,7 @@ from clipcov_assets.core.pool import Array, Pool
 from clipcov_assets.core.ranking import Ranking, check_budget, ranking_from_scores
 
 
-def rank_by_metaclip(
-    pool: Pool, budget: int, *, seed: int = 0, entries: Iterable[str] | None = None
-) -> Ranking:
+def rank_by_metaclip(pool: Pool, budget: int, *, seed: int = 0, entries: Iterable[str] | None = None) -> Ranking:
     """Rank pairs so that each prefix is a MetaCLIP subset: rare entries are kept, frequent ones are thinned.
 
     MetaCLIP keeps a caption if a uniform draw of one of its entries is below t / max(count, t), which is to

@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.dev-ready
 export DAGSTER_HOME := $(CURDIR)
+# Nothing here calls home.
+export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: demo test ui lint format lock clean
 

@@ -5,7 +5,7 @@ which Lance version went in.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from clipcov_assets.tables import column_schema
 from resources.lance_store import WrittenTable
 
 LANCE_VERSION = "lance_version"
@@ -94,9 +93,8 @@ def content_version(*parts: bytes | str | np.ndarray | pa.Table) -> str:
 
 def materialized(
     written: WrittenTable,
-    schema: pa.Schema,
     version: str,
-    inputs: Iterable[Input],
+    inputs: Sequence[Input],
     metadata: Mapping[str, Any],
 ) -> dg.MaterializeResult:
     """The result of an asset that wrote a Lance table, with the metadata that each of them carries."""
@@ -105,10 +103,9 @@ def materialized(
         metadata={
             **metadata,
             "dagster/row_count": written.row_count,
-            "dagster/column_schema": column_schema(schema),
             "dagster/uri": written.uri,
             LANCE_VERSION: written.version,
-            "provenance": provenance_table(inputs),
+            **({"provenance": provenance_table(inputs)} if inputs else {}),
         },
     )
 

@@ -69,8 +69,8 @@ class Scale:
 
 DEMO_PROMPTS = PromptFiles("data/demo/prompts/class_names.txt", "data/demo/prompts/templates.txt")
 # Without these changes to the images, accuracy on artwork of another hand stays near chance.
-DEMO_AUGMENTATION = Augmentation(flip=0.5, shift=0.1, zoom=0.15, color=0.3, gray=0.1)
-DEMO_RECIPE = Recipe(batch_size=64, learning_rate=1e-3, epochs=16, augmentation=DEMO_AUGMENTATION)
+DEMO_AUGMENTATION = Augmentation(flip=0.5, shift=0.12, zoom=0.25, color=0.6, gray=0.3)
+DEMO_RECIPE = Recipe(batch_size=64, learning_rate=1e-3, epochs=20, augmentation=DEMO_AUGMENTATION)
 TINY_RECIPE = Recipe(batch_size=64, learning_rate=1e-3, epochs=1)
 PAPER_FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 # CyCLIP's recipe as the paper uses it, with the warm-up as a share of the samples instead of 10,000 steps.
@@ -90,7 +90,7 @@ SCALES: dict[str, Scale] = {
         proxy=TrainedProxy("demo", DEMO_RECIPE),
         architecture="demo",
         recipe=DEMO_RECIPE,
-        fractions=(0.2, 0.5),
+        fractions=(0.2, 0.4),
         class_shards=2,
         prompts=DEMO_PROMPTS,
     ),

@@ -1,5 +1,6 @@
 """MLflow: one run for each checkpoint, closed FINISHED or FAILED."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,6 +85,8 @@ class MlflowTracker(dg.ConfigurableResource):
         return self.tracking_uri.rstrip("/") if self.tracking_uri.startswith("http") else self.ui
 
     def _client(self) -> Any:  # noqa: ANN401  (mlflow is imported late)
+        # MLflow collects usage data unless it is told not to.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
         if self.tracking_uri.startswith("sqlite:///"):

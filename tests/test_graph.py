@@ -125,7 +125,7 @@ def test_the_comparison_holds_every_method_and_fraction(machine):
     assert compared == {(method, fraction) for method in METHODS for fraction in fractions_of(method).values()}
     metadata = machine.metadata("comparison", "crawl-2")
     assert metadata["scorecards_missing"] == 0
-    assert metadata["curves"].startswith("![accuracy against subset size](data:image/png;base64,")
+    assert metadata["comparison"].startswith("![accuracy against subset size](data:image/png;base64,")
     report = (machine.home / "reports/comparison.html").read_text()
     assert "crawl-1" in report
     assert "crawl-2" in report

@@ -76,7 +76,6 @@ class Trainer:
         summary = checkpoint.summary
         return materialized(
             written,
-            CURVE,
             checkpoint.weights.sha256[:16],
             inputs,
             metadata={

@@ -1,7 +1,6 @@
 """All scorecards of a crawl become one comparison: table, curves, report."""
 
 import base64
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -58,16 +57,12 @@ def comparison(
     inputs = [latest_input(context, f"{method}_scorecard", of_crawl(crawl, fraction)) for method, fraction in present]
     return materialized(
         written,
-        SCORES,
         content_version(rows),
         inputs,
         metadata={
-            "comparison": dg.MetadataValue.md(comparison_markdown(scores, crawl)),
-            "curves": dg.MetadataValue.md(
-                f"![accuracy against subset size](data:image/png;base64,{base64.b64encode(picture).decode()})"
-            ),
-            "curves_file": dg.MetadataValue.path(shelf.write(f"curves-{crawl}.png", picture)),
-            "report": dg.MetadataValue.url(Path(report).as_uri()),
+            "comparison": dg.MetadataValue.md(f"{_inline(picture)}\n\n{comparison_markdown(scores, crawl)}"),
+            "curves": dg.MetadataValue.path(shelf.write(f"curves-{crawl}.png", picture)),
+            "report": dg.MetadataValue.path(report),
             "scorecards": len(present),
             "scorecards_missing": len(wanted) - len(present),
             **_numbers(rows),
@@ -80,6 +75,11 @@ def _all_comparisons(context: dg.AssetExecutionContext, store: LanceStore) -> pl
     known = sorted(crawls.get_partition_keys(dynamic_partitions_store=context.instance), key=crawl_order)
     tables = [store.read("comparison", crawl) for crawl in known if store.exists("comparison", crawl)]
     return pl.DataFrame(pa.concat_tables(tables))
+
+
+def _inline(picture: bytes) -> str:
+    """A picture that Dagster shows: it has no type for pictures, but Markdown may hold one."""
+    return f"![accuracy against subset size](data:image/png;base64,{base64.b64encode(picture).decode()})"
 
 
 def _numbers(rows: pa.Table) -> dict[str, float]:

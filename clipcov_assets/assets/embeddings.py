@@ -12,7 +12,7 @@ from clipcov_assets.partitions import crawls
 from clipcov_assets.pool_tables import list_column
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.scales import SCALE, code_version
-from clipcov_assets.tables import embeddings_schema
+from clipcov_assets.tables import column_schema, embeddings_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
@@ -53,12 +53,12 @@ def embeddings(
     context.log.info(f"{crawl}: {written.row_count} pairs embedded, mean CLIP score {scores.mean():.3f}")
     return materialized(
         written,
-        embeddings_schema(width),
         content_version(sha256, *tally.digests),
         inputs=(latest_input(context, "raw_pairs", crawl), latest_input(context, "proxy_checkpoint", None)),
         metadata={
             PROXY: sha256,
             "width": width,
+            "dagster/column_schema": column_schema(embeddings_schema(width)),
             "mean_clip_score": float(scores.mean()),
             "lowest_clip_score": float(scores.min()),
             "highest_clip_score": float(scores.max()),

@@ -57,7 +57,6 @@ def latent_classes(
     sizes = np.bincount(label, minlength=len(names.class_names))
     return materialized(
         written,
-        LATENT_CLASSES,
         content_version(rows),
         inputs=(latest_input(context, "embeddings", crawl), latest_input(context, "proxy_checkpoint", None)),
         metadata={

@@ -58,7 +58,6 @@ def pool(context: dg.AssetExecutionContext, store: LanceStore) -> dg.Materialize
     context.log.info(f"{crawl}: pool of {len(rows)} pairs from {len(pooled)} crawls")
     return materialized(
         written,
-        POOL_SCHEMA,
         content_version(rows),
         inputs=[latest_input(context, asset, name) for name in included for asset in CRAWL_ASSETS],
         metadata={

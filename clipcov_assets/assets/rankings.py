@@ -59,7 +59,6 @@ def clipcov_class_ranking(context: dg.AssetExecutionContext, store: LanceStore) 
     written = store.write("clipcov_class_ranking", context.partition_key, picks)
     return materialized(
         written,
-        CLASS_RANKING,
         content_version(picks),
         inputs=(latest_input(context, "pool", crawl),),
         metadata={"classes": len(classes), "classes_with_pairs": len(inhabited), "pairs": len(picks)},
@@ -102,7 +101,6 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
         written = store.write(f"{method}_ranking", crawl, rows)
         return materialized(
             written,
-            RANKING,
             content_version(rows),
             inputs,
             metadata={"pairs": len(rows), **_gain_quantiles(ranked)},

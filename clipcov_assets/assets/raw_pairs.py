@@ -52,7 +52,6 @@ def raw_pairs(context: dg.AssetExecutionContext, catalog: CrawlCatalog, store: L
     context.log.info(f"{crawl}: {stored.row_count} pairs stored, {quarantine.row_count} quarantined")
     return materialized(
         stored,
-        RAW_PAIRS,
         content_version(*tally.digests),
         inputs=(),
         metadata={

@@ -77,7 +77,6 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
         tracker.reopen(str(trained.metadata["mlflow_run_id"].value)).log_metrics(values)
         return materialized(
             written,
-            PREDICTIONS,
             content_version(predictions, scores),
             inputs=(trained,),
             metadata={

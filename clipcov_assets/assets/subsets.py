@@ -57,7 +57,6 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
         written = store.write(f"{method}_subset", context.partition_key, rows)
         return materialized(
             written,
-            RANKING,
             content_version(rows),
             inputs=(latest_input(context, source, crawl),),
             metadata={
@@ -87,9 +86,9 @@ def _quality(pool: Pool, uid: pa.ChunkedArray) -> dict[str, object]:
     covered = np.unique(latent_class[order])
     return {
         "latent_classes_covered": len(covered),
-        "class_coverage": len(covered) / len(np.unique(latent_class)),
-        "objective": objective(pool, order),
-        "cross_covariance_error": cross_covariance_error(images, texts, order),
+        "class_coverage": round(len(covered) / len(np.unique(latent_class)), 4),
+        "objective": round(objective(pool, order), 4),
+        "cross_covariance_error": round(cross_covariance_error(images, texts, order), 4),
     }
 
 
@@ -106,7 +105,7 @@ def _overlaps(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) 
     if method == "full":
         return {}
     others = [name for name in METHODS if name not in (method, "full") and store.exists(f"{name}_ranking", crawl)]
-    return {f"overlap/{name}": _shared(store, name, crawl, uid) / len(uid) for name in others}
+    return {f"overlap/{name}": round(_shared(store, name, crawl, uid) / len(uid), 4) for name in others}
 
 
 def _shared(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) -> int:

@@ -4,7 +4,8 @@ import dagster as dg
 import pytest
 
 from clipcov_assets import scales
-from clipcov_assets.core.selection import method
+from clipcov_assets.core import METHODS
+from clipcov_assets.core.clip_model import create_clip
 from clipcov_assets.demo import failure_reason
 from resources.compute import Compute
 from tests.deliveries import deliver
@@ -79,6 +80,18 @@ def test_a_pool_of_two_proxies(machine):
     assert "a pool cannot mix embeddings of two proxies: crawl-1 by another, crawl-2 by" in said
 
 
+def test_embeddings_of_a_proxy_that_was_replaced(machine):
+    deliver(machine.home / "crawls/crawl-1", range(20))
+    machine.materialize("raw_pairs", partition="crawl-1")
+    machine.materialize("proxy_checkpoint")
+    machine.materialize("embeddings", partition="crawl-1")
+    encoder = machine.resources["encoder"]
+    encoder.save(create_clip("demo", seed=9), "proxy_checkpoint")
+    said = reason(machine, "latent_classes", partition="crawl-1")
+    assert "crawl-1 was embedded by proxy" in said
+    assert "materialize embeddings of crawl-1 first" in said
+
+
 def test_a_proxy_of_another_architecture(machine):
     deliver(machine.home / "crawls/crawl-1", range(20))
     machine.materialize("raw_pairs", partition="crawl-1")
@@ -103,7 +116,7 @@ def test_no_evaluation_set(machine):
 
 def test_an_unknown_method():
     with pytest.raises(ValueError, match="unknown selection method 'clipcof': choose one of clipcov"):
-        method("clipcof")
+        METHODS["clipcof"]
 
 
 def test_an_unknown_scale():

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,15 @@ def test_the_graph_has_exactly_the_assets_of_the_road(specs):
 
 def test_the_definitions_are_loadable():
     dg.Definitions.validate_loadable(defs())
+
+
+@pytest.mark.parametrize("scale", ["demo", "cc3m", "cc12m"])
+def test_every_scale_loads(scale):
+    program = (
+        "import dagster as dg; from clipcov_assets.definitions import defs; dg.Definitions.validate_loadable(defs())"
+    )
+    environment = {**os.environ, "CLIPCOV_SCALE": scale}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 def test_every_asset_tells_its_reader_what_it_is(specs):

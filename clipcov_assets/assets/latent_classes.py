@@ -4,6 +4,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.groups import CRAWLS, OWNERS
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.core.prompts import Prompts, imagenet_prompts
@@ -40,11 +41,13 @@ def latent_classes(
     The margin says how sure that is: cosine to the best class minus cosine to the second best. Class names and
     prompt templates come from files; ImageNet-1k's 1,000 names with OpenAI's templates where none are given.
     """
+    from clipcov_assets.core.clip_model import weights_sha256
     from clipcov_assets.core.zero_shot import class_embeddings, classify
 
     crawl = context.partition_key
-    embedded = store.read("embeddings", crawl, ["uid", "image_embedding"])
     clip = encoder.load(SCALE.proxy.architecture, encoder.path("proxy_checkpoint"))
+    _same_proxy(crawl, store.metadata("embeddings", crawl)[PROXY], weights_sha256(clip.model))
+    embedded = store.read("embeddings", crawl, ["uid", "image_embedding"])
     names = _prompts()
     classes = class_embeddings(clip, names, device=compute.resolved_device())
     label, margin = classify(row_matrix(embedded["image_embedding"]), classes)
@@ -68,6 +71,15 @@ def latent_classes(
             "class_sizes": class_size_table(names.class_names, sizes),
         },
     )
+
+
+def _same_proxy(crawl: str, embedded_by: str, present: str) -> None:
+    if embedded_by != present:
+        raise dg.Failure(
+            f"{crawl} was embedded by proxy {embedded_by[:12]}, but proxy_checkpoint is now {present[:12]}: "
+            f"materialize embeddings of {crawl} first",
+            allow_retries=False,
+        )
 
 
 def _prompts() -> Prompts:

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from clipcov_assets.assets.groups import CRAWLS, OWNERS, TRAINING_POOL
-from clipcov_assets.automation import once_pairs_are_there
+from clipcov_assets.automation import on_arrival, once_pairs_are_there
 from clipcov_assets.partitions import crawl_order, crawls
 from clipcov_assets.provenance import Input, latest_input, provenance_table
 from clipcov_assets.scales import SCALE, PretrainedProxy, TrainedProxy, code_version
@@ -17,14 +17,17 @@ from resources.mlflow_tracker import MlflowTracker
 NAME = "proxy_checkpoint"
 
 
+IS_TRAINED = isinstance(SCALE.proxy, TrainedProxy)
+
+
 @dg.asset(
-    deps=[dg.AssetDep("raw_pairs", partition_mapping=dg.AllPartitionMapping())],
+    deps=[dg.AssetDep("raw_pairs", partition_mapping=dg.AllPartitionMapping())] if IS_TRAINED else [],
     group_name=CRAWLS,
     owners=OWNERS,
     kinds={"pytorch"},
     tags={"clipcov/stage": "proxy"},
     code_version=code_version(1, SCALE.proxy),
-    automation_condition=once_pairs_are_there,
+    automation_condition=once_pairs_are_there if IS_TRAINED else on_arrival,
     pool=TRAINING_POOL,
 )
 def proxy_checkpoint(

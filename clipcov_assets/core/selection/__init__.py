@@ -1,4 +1,7 @@
-"""The selection methods under one signature: `METHODS[name](pool, budget, *, seed=0, **own) -> Ranking`."""
+"""The selection methods under one signature: `METHODS[name](pool, budget, *, seed=0, **own) -> Ranking`.
+
+An unknown name raises a ValueError that lists the known ones.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,33 +36,31 @@ class Method:
         return self.rank(pool, budget, seed=seed, **own)
 
 
-METHODS: dict[str, Method] = {
-    "clipcov": Method(
-        rank_by_clipcov, "Pairs that keep the image-text cross-covariance of every latent class come first."
-    ),
-    "clip_score": Method(rank_by_clip_score, "Pairs whose image and caption agree most under the proxy come first."),
-    "c_rho": Method(
-        rank_by_c_rho,
-        "Pairs that the proxy matches better than a partly trained model come first.",
-        reads=("partial_clip_score",),
-    ),
-    "semdedup": Method(rank_by_semdedup, "Pairs whose image has no near duplicate before it come first."),
-    "metaclip": Method(
-        rank_by_metaclip,
-        "Pairs whose caption holds a rare entry of the metadata come first; frequent entries are thinned.",
-        reads=("captions",),
-    ),
-    "random": Method(rank_at_random, "A seeded shuffle that stays the same for a pair when the pool grows."),
-    "full": Method(rank_full, "Every pair, by uid: the upper line of a comparison."),
-}
+class _Methods(dict[str, Method]):
+    def __missing__(self, name: str) -> Method:
+        raise ValueError(f"unknown selection method {name!r}: choose one of {', '.join(self)}")
 
 
-def method(name: str) -> Method:
-    """Return the method of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those that there are.
-    """
-    if name not in METHODS:
-        raise ValueError(f"unknown selection method {name!r}: choose one of {', '.join(METHODS)}")
-    return METHODS[name]
+METHODS: dict[str, Method] = _Methods(
+    {
+        "clipcov": Method(
+            rank_by_clipcov, "Pairs that keep the image-text cross-covariance of every latent class come first."
+        ),
+        "clip_score": Method(
+            rank_by_clip_score, "Pairs whose image and caption agree most under the proxy come first."
+        ),
+        "c_rho": Method(
+            rank_by_c_rho,
+            "Pairs that the proxy matches better than a partly trained model come first.",
+            reads=("partial_clip_score",),
+        ),
+        "semdedup": Method(rank_by_semdedup, "Pairs whose image has no near duplicate before it come first."),
+        "metaclip": Method(
+            rank_by_metaclip,
+            "Pairs whose caption holds a rare entry of the metadata come first; frequent entries are thinned.",
+            reads=("captions",),
+        ),
+        "random": Method(rank_at_random, "A seeded shuffle that stays the same for a pair when the pool grows."),
+        "full": Method(rank_full, "Every pair, by uid: the upper line of a comparison."),
+    }
+)

@@ -18,8 +18,10 @@ test: $(DEV_READY) ## every test
 
 ui: $(READY) ## Dagster on http://127.0.0.1:3000 and MLflow on http://127.0.0.1:5000
 	mkdir -p var
-	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/var/mlflow.db & \
-	trap "kill $$!" EXIT INT TERM; $(BIN)/dagster dev --host 127.0.0.1 --port 3000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
+	  --backend-store-uri sqlite:///$(CURDIR)/var/mlflow.db > var/mlflow.log 2>&1 & \
+	trap "kill $$!" EXIT INT TERM; \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg dev --host 127.0.0.1 --port 3000
 
 lint: $(DEV_READY) ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -104,7 +104,7 @@ def _crawls(catalog: CrawlCatalog) -> list[str]:
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progress: str) -> None:
     """Materialize what is missing of a step, and print one line about it."""
-    missing = [asset for asset in step.assets if not _is_there(instance, asset, step.partition)]
+    missing = [asset for asset in step.assets if not is_there(instance, asset, step.partition)]
     if not missing:
         return
     began = time.perf_counter()
@@ -146,11 +146,15 @@ def _report(store: LanceStore, shelf: ReportShelf, crawl: str, seconds: float) -
     print(f"done in {seconds:.0f} s")
 
 
-def _is_there(instance: dg.DagsterInstance, asset: str, partition: str | None) -> bool:
-    key = dg.AssetKey(asset)
-    if partition is None:
-        return instance.get_latest_materialization_event(key) is not None
-    return partition in instance.get_materialized_partitions(key)
+def is_there(instance: dg.DagsterInstance, asset: str, partition: str | None) -> bool:
+    """Whether the asset's partition was materialized by a run that succeeded, its blocking checks included."""
+    partitions = None if partition is None else [partition]
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=partitions)
+    records = instance.fetch_materializations(wanted, limit=1).records
+    if not records:
+        return False
+    run = instance.get_run_by_id(records[0].event_log_entry.run_id)
+    return run is None or run.is_success
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class MlflowTracker(dg.ConfigurableResource):
         """Open a run and close it FINISHED, or FAILED when the block raises.
 
         Args:
-            name: Shown in MLflow, such as `clipcov_checkpoint[crawl-1|f10]`.
+            name: Shown in MLflow, such as `clipcov_checkpoint/crawl-1/f10`.
             tags: Dagster's asset, partition and run, so that each side finds the other.
         """
         client = self._client()

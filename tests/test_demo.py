@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from clipcov_assets.demo import is_there
 from tests.deliveries import deliver, evaluation_set
 
 REPOSITORY = Path(__file__).parents[1]
@@ -87,6 +89,23 @@ def test_a_crawl_that_fails_is_named_and_the_others_go_on(home, first):
     assert "error: raw_pairs of crawl-0" in again.stderr
     assert "every one of its 4 pairs was quarantined" in again.stderr
     assert "crawl-1: zero-shot accuracy" in again.stdout
+
+
+@pytest.mark.parametrize(("passed", "there"), [(True, True), (False, False)])
+def test_what_failed_a_blocking_check_is_made_again(passed, there):
+    @dg.asset(check_specs=[dg.AssetCheckSpec("sound", asset="embeddings", blocking=True)])
+    def embeddings():
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(check_name="sound", passed=passed)])
+
+    @dg.asset(deps=[embeddings])
+    def latent_classes():
+        return None
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert not is_there(instance, "embeddings", None)
+        dg.materialize([embeddings, latent_classes], instance=instance, raise_on_error=False)
+        assert is_there(instance, "embeddings", None) is there
+        assert is_there(instance, "latent_classes", None) is there
 
 
 def test_an_empty_crawls_directory_says_what_to_put_there(tmp_path):

@@ -41,13 +41,14 @@ class Trainer:
         self,
         context: dg.AssetExecutionContext,
         asset: str,
+        *,
         pairs: pa.Table,
         recipe: Recipe,
         seed: int,
         inputs: list[Input],
         tags: dict[str, str],
     ) -> dg.MaterializeResult:
-        """Train on pairs, and write the weights, the curve and the MLflow run of one partition."""
+        """Train on pairs (columns caption and image), and write the weights, curve and MLflow run of one partition."""
         from clipcov_assets.jobs.train import train_checkpoint
 
         partition = str(context.partition_key)
@@ -125,9 +126,14 @@ def partial_checkpoint(
     crawl = context.partition_key
     pairs = load_pairs(store, crawl, ["caption", "image"])
     inputs = [latest_input(context, asset, crawl) for asset in ("pool", "raw_pairs")]
-    trainer = Trainer(store, encoder, tracker, compute)
-    return trainer.train(
-        context, "partial_checkpoint", pairs, PARTIAL_RECIPE, config.seed, inputs, {"clipcov.crawl": crawl}
+    return Trainer(store, encoder, tracker, compute).train(
+        context,
+        "partial_checkpoint",
+        pairs=pairs,
+        recipe=PARTIAL_RECIPE,
+        seed=config.seed,
+        inputs=inputs,
+        tags={"clipcov.crawl": crawl},
     )
 
 
@@ -165,7 +171,14 @@ def checkpoint_asset(method: str) -> dg.AssetsDefinition:
         pairs = load_pairs(store, crawl, ["caption", "image"], uid=uid)
         inputs = [latest_input(context, f"{method}_subset", context.partition_key)]
         tags = {"clipcov.crawl": crawl, "clipcov.method": method, "clipcov.fraction": fraction}
-        trainer = Trainer(store, encoder, tracker, compute)
-        return trainer.train(context, f"{method}_checkpoint", pairs, SCALE.recipe, config.seed, inputs, tags)
+        return Trainer(store, encoder, tracker, compute).train(
+            context,
+            f"{method}_checkpoint",
+            pairs=pairs,
+            recipe=SCALE.recipe,
+            seed=config.seed,
+            inputs=inputs,
+            tags=tags,
+        )
 
     return checkpoint

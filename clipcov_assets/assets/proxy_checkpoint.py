@@ -15,8 +15,6 @@ from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 
 NAME = "proxy_checkpoint"
-
-
 IS_TRAINED = isinstance(SCALE.proxy, TrainedProxy)
 
 

@@ -46,6 +46,24 @@ reselection = dg.AutomationConditionSensorDefinition(
 )
 
 
+def find_deliveries(catalog: CrawlCatalog) -> tuple[list[str], list[str]]:
+    """Names of the complete deliveries, oldest first, and why other folders with shards are passed over."""
+    complete, passed_over = [], []
+    for folder in catalog.folders():
+        if not any(folder.glob("*.tar")):
+            continue
+        try:
+            check_crawl_name(folder.name)
+        except ValueError as error:
+            passed_over.append(str(error))
+            continue
+        if is_complete(folder):
+            complete.append(folder.name)
+        else:
+            passed_over.append(f"{folder.name} is not complete: a shard has no _stats.json yet")
+    return sorted(complete, key=crawl_order), passed_over
+
+
 @dg.sensor(
     target=None,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -54,24 +72,14 @@ reselection = dg.AutomationConditionSensorDefinition(
 )
 def new_crawls(context: dg.SensorEvaluationContext, catalog: CrawlCatalog) -> dg.SensorResult:
     """Find complete deliveries that are not partitions yet."""
-    known = set(context.instance.get_dynamic_partitions("crawl"))
-    deliveries = [folder for folder in catalog.folders() if folder.name not in known and any(folder.glob("*.tar"))]
-    found, passed_over = [], []
-    for folder in deliveries:
-        try:
-            check_crawl_name(folder.name)
-        except ValueError as error:
-            passed_over.append(str(error))
-            continue
-        if is_complete(folder):
-            found.append(folder.name)
-        else:
-            passed_over.append(f"{folder.name} is not complete: a shard has no _stats.json yet")
+    known = context.instance.get_dynamic_partitions("crawl")
+    complete, passed_over = find_deliveries(catalog)
+    found = [crawl for crawl in complete if crawl not in known]
     if not found:
         return dg.SensorResult(skip_reason="; ".join([f"no new crawl in {catalog.directory}", *passed_over]))
     for reason in passed_over:
         context.log.warning(reason)
-    return dg.SensorResult(dynamic_partitions_requests=[crawls.build_add_request(sorted(found, key=crawl_order))])
+    return dg.SensorResult(dynamic_partitions_requests=[crawls.build_add_request(found)])
 
 
 compare = dg.define_asset_job(

@@ -12,12 +12,12 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from clipcov_assets.automation import find_deliveries
 from clipcov_assets.core import METHODS
 from clipcov_assets.definitions import defs, resources
 from clipcov_assets.export.scoreboard import scoreboard
 from clipcov_assets.ingest.delivery import DeliveryError
-from clipcov_assets.ingest.img2dataset import is_complete
-from clipcov_assets.partitions import check_crawl_name, class_shards, crawl_order, fractions_of, of_crawl
+from clipcov_assets.partitions import class_shards, fractions_of, of_crawl
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 from resources.report_shelf import ReportShelf
@@ -67,7 +67,7 @@ def main() -> int:
     world = resources()
     try:
         crawls = _crawls(world["catalog"])
-    except (DeliveryError, FileNotFoundError, ValueError) as error:
+    except (DeliveryError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     began = time.perf_counter()
@@ -92,14 +92,16 @@ def _carry(job: dg.JobDefinition, instance: dg.DagsterInstance, crawl: str) -> b
 
 
 def _crawls(catalog: CrawlCatalog) -> list[str]:
-    """Complete deliveries, oldest first."""
-    names = [check_crawl_name(folder.name) for folder in catalog.folders() if is_complete(folder)]
-    if not names:
+    """Complete deliveries, oldest first; says which folders it passes over."""
+    complete, passed_over = find_deliveries(catalog)
+    for reason in passed_over:
+        print(f"passed over: {reason}", file=sys.stderr)
+    if not complete:
         raise DeliveryError(
             f"no complete delivery in {catalog.directory}: put img2dataset output there, one folder a crawl, "
             "with NNNNN.tar, NNNNN.parquet and NNNNN_stats.json"
         )
-    return sorted(names, key=crawl_order)
+    return complete
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progress: str) -> None:

@@ -1,10 +1,16 @@
 """The partition dimensions (crawl, class shard, fraction), the mappings between them, and crawl names."""
 
 import re
+import warnings
 
 import dagster as dg
 
 from clipcov_assets.scales import SCALE
+
+# Multi-partition mappings and partitioned checks are marked beta and preview in Dagster 1.13. We rely on them
+# knowingly, with tests; a warning at every start would only worry the reader.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 CRAWL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 

@@ -80,6 +80,14 @@ def test_running_it_again_changes_nothing_but_says_the_same(home, first):
     assert not {path for path in changed if path.suffix != ".db" and "dagster" not in path.parts}
 
 
+def test_a_delivery_that_has_not_finished_is_passed_over_and_named(home, first):
+    (deliver(home / "crawls/crawl-9", range(3)) / "00000_stats.json").unlink()
+    again = demo(home)
+    shutil.rmtree(home / "crawls/crawl-9")
+    assert again.returncode == 0
+    assert "passed over: crawl-9 is not complete" in again.stderr
+
+
 def test_a_crawl_that_fails_is_named_and_the_others_go_on(home, first):
     spoiled = dict.fromkeys(range(30, 34), b"no image")
     deliver(home / "crawls/crawl-0", range(30, 34), spoiled=spoiled)

@@ -92,6 +92,13 @@ def test_a_subset_reports_what_it_keeps_and_what_changed(machine):
     assert whole["class_coverage"] == 1
 
 
+def test_a_subset_reports_the_threshold_that_it_implies(machine):
+    last = machine.store.read("semdedup_subset", "crawl-2|f50").sort_by("rank")["gain"][-1].as_py()
+    assert machine.metadata("semdedup_subset", "crawl-2|f50")["implied_epsilon"] == pytest.approx(1 + last)
+    assert machine.metadata("metaclip_subset", "crawl-2|f50")["implied_t"] > 0
+    assert "implied_epsilon" not in machine.metadata("random_subset", "crawl-2|f50")
+
+
 def test_every_scorecard_covers_every_image_of_every_set(machine):
     for method in METHODS:
         for key in fractions_of(method):
@@ -117,6 +124,10 @@ def test_mlflow_has_one_finished_run_for_each_checkpoint(machine):
         run for run in runs if run.data.tags.get("clipcov.method") == "clipcov" and "colours/acc1" in run.data.metrics
     ]
     assert len(scored) == len(CRAWLS) * len(FRACTIONS)
+    for run in scored:
+        curve = client.get_metric_history(run.info.run_id, "loss")
+        assert curve[-1].step == run.data.metrics["samples_seen"]
+        assert {"seed", "architecture", "batch_size", "epochs", "weights_sha256"} <= set(run.data.params)
 
 
 def test_the_comparison_holds_every_method_and_fraction(machine):

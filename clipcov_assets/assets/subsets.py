@@ -63,6 +63,7 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
                 "pairs": len(rows),
                 "fraction": fractions_of(method)[fraction],
                 **_quality(pool, rows["uid"]),
+                **_implied_threshold(method, rows),
                 **_overlaps(store, method, crawl, rows["uid"]),
                 "first_picks": _first_picks(store, crawl, rows["uid"]),
                 **_churn(store, method, crawl, fraction, rows["uid"]),
@@ -90,6 +91,15 @@ def _quality(pool: Pool, uid: pa.ChunkedArray) -> dict[str, object]:
         "objective": round(objective(pool, order), 4),
         "cross_covariance_error": round(cross_covariance_error(images, texts, order), 4),
     }
+
+
+def _implied_threshold(method: str, rows: pa.Table) -> dict[str, float]:
+    """The threshold with which the method, run as its authors do, would have kept this subset."""
+    threshold = METHODS[method].threshold
+    if threshold is None:
+        return {}
+    name, implied = threshold
+    return {f"implied_{name}": implied(rows["gain"][-1].as_py())}
 
 
 def _first_picks(store: LanceStore, crawl: str, uid: pa.ChunkedArray) -> dg.MarkdownMetadataValue:

@@ -79,7 +79,12 @@ def train_checkpoint(
         weights = encoder.save(clip, name)
         run.log_curve([(one.samples_seen, _measures(one)) for one in steps])
         run.log_parameters({"weights": weights.path, "weights_sha256": weights.sha256})
-        run.log_metrics({"final_loss": summary.loss, "training_seconds": summary.seconds}, step=summary.samples_seen)
+        totals = {
+            "samples_seen": summary.samples_seen,
+            "final_loss": summary.loss,
+            "training_seconds": summary.seconds,
+        }
+        run.log_metrics(totals, step=summary.samples_seen)
     curve = pa.Table.from_pylist([{"samples_seen": one.samples_seen, **_measures(one)} for one in steps], schema=CURVE)
     return TrainedCheckpoint(weights, curve, summary, run.run_id, run.address)
 

@@ -12,9 +12,9 @@ from clipcov_assets.core.selection.c_rho import rank_by_c_rho
 from clipcov_assets.core.selection.clip_score import rank_by_clip_score
 from clipcov_assets.core.selection.clipcov import rank_by_clipcov
 from clipcov_assets.core.selection.full import rank_full
-from clipcov_assets.core.selection.metaclip import rank_by_metaclip
+from clipcov_assets.core.selection.metaclip import implied_t, rank_by_metaclip
 from clipcov_assets.core.selection.random_order import rank_at_random
-from clipcov_assets.core.selection.semdedup import rank_by_semdedup
+from clipcov_assets.core.selection.semdedup import implied_epsilon, rank_by_semdedup
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,14 @@ class Method:
         rank: The function that ranks.
         summary: One sentence on what comes first, for people who choose a method.
         reads: Columns of the pool that it needs beside embeddings and latent classes.
+        threshold: Name of the method's own threshold, and the function that finds the one a subset implies in the
+            gain of its last pick; None where a method has no other threshold than that gain.
     """
 
     rank: Callable[..., Ranking]
     summary: str
     reads: tuple[str, ...] = ()
+    threshold: tuple[str, Callable[[float], float]] | None = None
 
     def __call__(self, pool: Pool, budget: int, *, seed: int = 0, **own: object) -> Ranking:
         """Rank `budget` pairs of the pool; `own` are the method's own parameters."""
@@ -54,11 +57,16 @@ METHODS: dict[str, Method] = _Methods(
             "Pairs that the proxy matches better than a partly trained model come first.",
             reads=("partial_clip_score",),
         ),
-        "semdedup": Method(rank_by_semdedup, "Pairs whose image has no near duplicate before it come first."),
+        "semdedup": Method(
+            rank_by_semdedup,
+            "Pairs whose image has no near duplicate before it come first.",
+            threshold=("epsilon", implied_epsilon),
+        ),
         "metaclip": Method(
             rank_by_metaclip,
             "Pairs whose caption holds a rare entry of the metadata come first; frequent entries are thinned.",
             reads=("captions",),
+            threshold=("t", implied_t),
         ),
         "random": Method(rank_at_random, "A seeded shuffle that stays the same for a pair when the pool grows."),
         "full": Method(rank_full, "Every pair, by uid: the upper line of a comparison."),

@@ -86,13 +86,14 @@ def load_pool(store: LanceStore, crawl: str, *, latent_classes: Iterable[int] | 
     rows = store.read("pool", crawl, ["uid", "crawl", "latent_class"])
     if latent_classes is not None:
         rows = rows.filter(pc.is_in(rows["latent_class"], pa.array(list(latent_classes), pa.int32())))
+    classes = store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "embedding"]).sort_by("latent_class")
     embedded = gather(store, pooled_crawls(store, crawl), "embeddings", ["image_embedding", "text_embedding"], rows)
     return Pool(
         uid=np.array(embedded["uid"].to_pylist()),
         image_embeddings=row_matrix(embedded["image_embedding"]),
         text_embeddings=row_matrix(embedded["text_embedding"]),
         latent_class=embedded["latent_class"].to_numpy(),
-        class_embeddings=row_matrix(store.read(CLASS_EMBEDDINGS, crawl, ["embedding"])["embedding"]),
+        class_embeddings=row_matrix(classes["embedding"]),
     )
 
 

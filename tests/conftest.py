@@ -1,9 +1,7 @@
 import os
 import tempfile
-from pathlib import Path
 
 # The tiny scale, and a place of its own for whatever a test makes: set before anything of the package is imported.
 os.environ["CLIPCOV_SCALE"] = "tiny"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-REPOSITORY = Path(__file__).parents[1]
 os.environ["DAGSTER_HOME"] = tempfile.mkdtemp(prefix="clipcov-dagster-")

@@ -19,13 +19,13 @@ def store(tmp_path):
     return LanceStore(uri=str(tmp_path))
 
 
-def run(check, store, partition=CRAWL):
+def run(check, store, partition=CRAWL, **metadata):
     """Evaluate one check on what the test wrote, after an asset of that name that writes nothing."""
     (key,) = check.check_keys
 
     @dg.asset(key=key.asset_key, partitions_def=check.get_spec_for_check_key(key).partitions_def)
     def written_by_the_test():
-        return None
+        return dg.MaterializeResult(metadata=metadata)
 
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("crawl", [CRAWL])
@@ -63,6 +63,20 @@ def test_a_repeated_uid_is_found(store, uid, passed):
     write_pool(store, uid)
     assert run(checks.unique_uids, store).passed is passed
     assert run(checks.unique_pool_uids, store).passed is passed
+
+
+@pytest.mark.parametrize(("delivered", "passed"), [(10, True), (11, False), (9, False)])
+def test_a_pair_that_is_neither_stored_nor_in_quarantine_is_found(store, delivered, passed):
+    store.write("raw_pairs", CRAWL, pa.table({"uid": UID[:8]}))
+    store.write("quarantine", CRAWL, pa.table({"uid": UID[8:]}))
+    assert run(checks.pairs_accounted_for, store, pairs_in=delivered).passed is passed
+
+
+@pytest.mark.parametrize(("embedded", "passed"), [(10, True), (9, False)])
+def test_a_pair_without_an_embedding_is_found(store, embedded, passed):
+    store.write("raw_pairs", CRAWL, pa.table({"uid": UID}))
+    store.write("embeddings", CRAWL, pa.table({"uid": UID[:embedded]}))
+    assert run(checks.one_embedding_a_pair, store).passed is passed
 
 
 @pytest.mark.parametrize(("factor", "passed"), [(1.0, True), (1.01, False), (np.nan, False), (0.0, False)])

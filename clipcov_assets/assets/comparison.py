@@ -83,7 +83,7 @@ def _inline(picture: bytes) -> str:
 
 
 def _numbers(rows: pa.Table) -> dict[str, float]:
-    """Accuracies that plot over crawls, averaged over nothing: one number per method, fraction and set."""
+    """acc1 of each method, fraction and set as a number of its own, so that Dagster plots it over crawls."""
     wanted = [row for row in rows.to_pylist() if row["metric"] == "acc1"]
     return {
         f"acc1/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": row["value"] for row in wanted

@@ -14,13 +14,11 @@ import pyarrow.compute as pc
 from clipcov_assets.assets.scorecards import scores_table
 from clipcov_assets.assets.subsets import subset_size
 from clipcov_assets.core import METHODS
+from clipcov_assets.core.pool import UNIT_TOLERANCE
 from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
-from clipcov_assets.pool_tables import pooled_crawls, row_matrix
+from clipcov_assets.pool_tables import EMBEDDINGS, ROWS_AT_ONCE, pooled_crawls, row_matrix
 from clipcov_assets.provenance import latest_input
 from resources.lance_store import LanceStore
-
-# Rounding a unit row to float16 moves its norm by at most 5e-4.
-UNIT_TOLERANCE = 1e-3
 
 
 def _passes(passed: bool, **metadata: object) -> dg.AssetCheckResult:
@@ -51,10 +49,11 @@ def pairs_accounted_for(context: dg.AssetCheckExecutionContext, store: LanceStor
 def unit_and_finite(context: dg.AssetCheckExecutionContext, store: LanceStore) -> dg.AssetCheckResult:
     """Every embedding is finite and of length 1."""
     worst = 0.0
-    for column in ("image_embedding", "text_embedding"):
-        rows = row_matrix(store.read("embeddings", context.partition_key, [column])[column]).astype(np.float32)
-        distance = np.abs(np.linalg.norm(rows, axis=1) - 1)
-        worst = max(worst, float(distance.max()) if np.isfinite(distance).all() else np.inf)
+    for batch in store.stream("embeddings", context.partition_key, EMBEDDINGS, batch_size=ROWS_AT_ONCE):
+        for column in EMBEDDINGS:
+            rows = row_matrix(pa.chunked_array([batch[column]])).astype(np.float32)
+            distance = np.abs(np.linalg.norm(rows, axis=1) - 1)
+            worst = max(worst, float(distance.max()) if np.isfinite(distance).all() else np.inf)
     return _passes(worst <= UNIT_TOLERANCE, largest_distance_from_unit=str(worst))
 
 

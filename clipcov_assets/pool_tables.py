@@ -1,30 +1,38 @@
-"""How a pool is kept in tables, and read back as the core's `Pool`.
+"""How a pool is kept in tables, and read back: class by class for what grows with the pool, else column by column.
 
-The pool's own table names the pairs; what belongs to a pair stays in the tables of the crawl that brought it,
-and is read at the Lance versions that the pool recorded.
+The pool's own table names the pairs; what belongs to a pair stays in the tables of the crawl that brought it, and
+is read at the Lance versions that the pool recorded. Both the pool's table and a crawl's `latent_classes` are in the
+order of latent class and uid, so that a class is a run of neighbouring rows, found by the counts of the classes.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipcov_assets.core import Pool
+from clipcov_assets.core.class_pairs import ClassPairs
+from clipcov_assets.core.pool import check_unit_rows
 from clipcov_assets.core.statistics import ClassStatistics
-from clipcov_assets.tables import statistics_schema
-from resources.lance_store import LanceStore
+from clipcov_assets.tables import cross_products_schema, statistics_schema
+from resources.lance_store import LanceStore, StoredRows
 
 CLASS_EMBEDDINGS = "class_embeddings"
-STATISTICS = "pool_statistics"
+# Sums of one crawl, and of the pool as of a crawl.
+CRAWL_STATISTICS, POOL_STATISTICS = "class_statistics", "pool_statistics"
+CRAWL_PRODUCTS, POOL_PRODUCTS = "cross_products", "pool_cross_products"
+EMBEDDINGS = ["image_embedding", "text_embedding"]
 CRAWLS = "crawls"
+ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
 class PooledCrawl:
-    """What one crawl contributes to a pool, and the Lance version of each of its tables by asset."""
+    """What one crawl contributes to a pool, and the Lance version of each of its tables by name."""
 
     crawl: str
     pairs: int
@@ -42,6 +50,113 @@ def pooled_crawls_metadata(crawls: Iterable[PooledCrawl]) -> dict[str, str]:
     return {CRAWLS: json.dumps([asdict(one) for one in crawls])}
 
 
+class PooledClasses:
+    """The latent classes of the pool as of a crawl, read one at a time; may be used from several threads.
+
+    Attributes:
+        statistics: Counts and sums of the pool's classes.
+        class_embeddings: (K, d) unit rows.
+        inhabited: Classes that have pairs.
+    """
+
+    def __init__(self, store: LanceStore, crawl: str) -> None:
+        """Open the tables; no pair is read yet."""
+        self.statistics = load_statistics(store, POOL_STATISTICS, crawl)
+        self.class_embeddings = load_class_embeddings(store, crawl)
+        self.inhabited: list[int] = np.flatnonzero(self.statistics.counts).tolist()
+        self._pool = store.rows("pool", crawl)
+        self._starts = starts(self.statistics, self._pool)
+        self._crawls = [_CrawlClasses(store, one) for one in pooled_crawls(store, crawl)]
+
+    def uid(self, latent_class: int) -> pa.ChunkedArray:
+        """The uids of a class, ascending."""
+        return self._pool.slice(*self._run(latent_class), ["uid"])["uid"]
+
+    def load(self, latent_class: int) -> ClassPairs:
+        """Read all pairs of a class; their uid is the row of the pool's table, which ascends as the uids do.
+
+        Raises:
+            ValueError: A pair is not in its crawl's table, or an embedding is not finite or not of unit length; the
+                message names the crawl and the uid.
+        """
+        start, count = self._run(latent_class)
+        wanted = self._pool.slice(start, count, ["uid", "crawl"])
+        pairs = np.empty((count, 2 * self.class_embeddings.shape[1]), np.float16)
+        for one in self._crawls:
+            one.fill(pairs, latent_class, wanted)
+        return ClassPairs(latent_class, np.arange(start, start + count), pairs)
+
+    def _run(self, latent_class: int) -> tuple[int, int]:
+        return int(self._starts[latent_class]), int(self.statistics.counts[latent_class])
+
+
+class _CrawlClasses:
+    """The latent classes of one crawl, as a pool recorded them."""
+
+    def __init__(self, store: LanceStore, pooled: PooledCrawl) -> None:
+        self._crawl = pooled.crawl
+        self._rows = store.rows("latent_classes", pooled.crawl, version=pooled.versions["latent_classes"])
+        version = pooled.versions[CRAWL_STATISTICS]
+        statistics = load_statistics(store, CRAWL_STATISTICS, pooled.crawl, version=version)
+        self._counts, self._starts = statistics.counts, starts(statistics, self._rows)
+
+    def fill(self, pairs: np.ndarray, latent_class: int, wanted: pa.Table) -> None:
+        """Read this crawl's part of a class of a pool, piece by piece, so that only the pairs are held.
+
+        Args:
+            pairs: (m, 2d) float16, where the embeddings go.
+            latent_class: Which class.
+            wanted: Columns uid and crawl of the whole class, m rows.
+        """
+        places = np.flatnonzero(pc.equal(wanted["crawl"], self._crawl).to_numpy())
+        uid = wanted["uid"].take(pa.array(places)).combine_chunks()
+        start, end = self._starts[latent_class], self._starts[latent_class] + self._counts[latent_class]
+        seen = np.zeros(len(places), bool)
+        for first in range(start, end if len(places) else start, ROWS_AT_ONCE):
+            piece = self._rows.slice(first, min(ROWS_AT_ONCE, end - first), ["uid", *EMBEDDINGS])
+            found = pc.index_in(piece["uid"], value_set=uid).combine_chunks()
+            pooled, at = found.is_valid().to_numpy(zero_copy_only=False), found.drop_null().to_numpy()
+            for half, column in zip(np.split(pairs, 2, axis=1), EMBEDDINGS, strict=True):
+                half[places[at]] = self._unit_rows(piece, column)[pooled]
+            seen[at] = True
+        if not seen.all():
+            lost = uid[int(np.argmin(seen))].as_py()
+            raise ValueError(f"pair {lost} of the pool is not in latent_classes of {self._crawl}: materialize it again")
+
+    def _unit_rows(self, piece: pa.Table, column: str) -> np.ndarray:
+        rows = row_matrix(piece[column])
+        fault = check_unit_rows(rows)
+        if fault is not None:
+            row, words = fault
+            raise ValueError(f"{column} of uid {piece['uid'][row].as_py()} in latent_classes of {self._crawl} {words}")
+        return rows
+
+
+def starts(statistics: ClassStatistics, rows: StoredRows) -> np.ndarray:
+    """Place of each class's first row in a table that is in the order of latent classes.
+
+    Raises:
+        ValueError: The counts are not those of the table.
+    """
+    ends = np.cumsum(statistics.counts)
+    if ends[-1] != len(rows):
+        raise ValueError(f"{rows.name} has {len(rows)} rows and its statistics {ends[-1]}: materialize it again")
+    return ends - statistics.counts
+
+
+def places_of(wanted: pa.ChunkedArray, uid: pa.ChunkedArray, where: str) -> pa.Int32Array:
+    """Place of each wanted uid among `uid`.
+
+    Raises:
+        ValueError: One is not there; the message names it and `where` it should be.
+    """
+    places = pc.index_in(wanted, value_set=uid.combine_chunks())
+    if places.null_count:
+        lost = wanted.filter(pc.is_null(places))[0].as_py()
+        raise ValueError(f"pair {lost} of the pool is not in {where}: materialize it again")
+    return places.combine_chunks()
+
+
 def gather(
     store: LanceStore, crawls: Iterable[PooledCrawl], asset: str, columns: list[str], rows: pa.Table
 ) -> pa.Table:
@@ -50,51 +165,67 @@ def gather(
     Args:
         store: The tables.
         crawls: The pool's crawls, with the versions to read.
-        asset: Whose tables: `raw_pairs`, `embeddings` or `latent_classes`.
+        asset: Whose tables: `raw_pairs` or `latent_classes`.
         columns: To read, besides uid.
         rows: Columns uid and crawl of the wanted pairs, in any order.
 
     Returns:
-        Columns uid, crawl, whatever else `rows` has, and `columns`; sorted by uid.
+        Columns uid, crawl, whatever else `rows` has, and `columns`; the crawls one after the other, each in the order
+        of `rows`.
 
     Raises:
-        KeyError: A pair of the pool is not in the table of its crawl.
+        ValueError: A pair of the pool is not in the table of its crawl.
     """
     parts = []
     for one in crawls:
         wanted = rows.filter(pc.equal(rows["crawl"], one.crawl))
-        table = store.read(asset, one.crawl, ["uid", *columns], version=one.versions[asset])
-        places = pc.index_in(wanted["uid"], value_set=table["uid"].combine_chunks())
-        if places.null_count:
-            lost = wanted["uid"].filter(pc.is_null(places))[0].as_py()
-            raise KeyError(f"pair {lost} of the pool is not in {asset} of {one.crawl}: materialize {asset} again")
-        found = table.take(places)
+        stored = store.rows(asset, one.crawl, version=one.versions[asset])
+        uid = stored.slice(0, len(stored), ["uid"])["uid"]
+        places = places_of(wanted["uid"], uid, f"{asset} of {one.crawl}")
+        found = stored.take(places.to_numpy(zero_copy_only=False), columns)
         for column in columns:
             wanted = wanted.append_column(column, found[column])
         parts.append(wanted)
-    return pa.concat_tables(parts).sort_by("uid")
+    return pa.concat_tables(parts)
 
 
-def load_pool(store: LanceStore, crawl: str, *, latent_classes: Iterable[int] | None = None) -> Pool:
-    """Read the pool as of a crawl, rows by uid: uid, embeddings, latent classes and class embeddings.
+def load_pool(store: LanceStore, crawl: str, columns: Iterable[str] = ()) -> Pool:
+    """Read the pool as of a crawl into memory, in the order of its table.
 
     Args:
         store: The tables.
         crawl: The pool's partition.
-        latent_classes: Only the pairs of these classes.
+        columns: Columns of the core's `Pool` to read besides uid: any of clip_score, image_embeddings,
+            text_embeddings, latent_class, class_embeddings and captions.
     """
-    rows = store.read("pool", crawl, ["uid", "crawl", "latent_class"])
-    if latent_classes is not None:
-        rows = rows.filter(pc.is_in(rows["latent_class"], pa.array(list(latent_classes), pa.int32())))
-    classes = store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "embedding"]).sort_by("latent_class")
-    embedded = gather(store, pooled_crawls(store, crawl), "embeddings", ["image_embedding", "text_embedding"], rows)
-    return Pool(
-        uid=np.array(embedded["uid"].to_pylist()),
-        image_embeddings=row_matrix(embedded["image_embedding"]),
-        text_embeddings=row_matrix(embedded["text_embedding"]),
-        latent_class=embedded["latent_class"].to_numpy(),
-        class_embeddings=row_matrix(classes["embedding"]),
-    )
+    rows = store.read("pool", crawl, ["uid", "crawl", "latent_class", "clip_score"])
+    crawls = pooled_crawls(store, crawl)
+    found: dict[str, Any] = {}
+    for column in columns:
+        if column == "class_embeddings":
+            found[column] = load_class_embeddings(store, crawl)
+        elif column == "captions":
+            found[column] = _column(store, crawls, "raw_pairs", "caption", rows).to_pylist()
+        elif column in rows.column_names:
+            found[column] = rows[column].to_numpy()
+        else:
+            found[column] = row_matrix(_column(store, crawls, "latent_classes", column.removesuffix("s"), rows))
+    return Pool(uid=np.array(rows["uid"].to_pylist()), **found)
+
+
+def _column(
+    store: LanceStore, crawls: Iterable[PooledCrawl], asset: str, column: str, rows: pa.Table
+) -> pa.ChunkedArray:
+    """A column of the crawls' tables for all rows of a pool, in their order, by reading it whole."""
+    values, places = [], np.empty(len(rows), np.int64)
+    read = 0
+    for one in crawls:
+        stored = store.read(asset, one.crawl, ["uid", column], version=one.versions[asset])
+        mine = np.flatnonzero(pc.equal(rows["crawl"], one.crawl).to_numpy())
+        places[mine] = read + places_of(rows["uid"].take(mine), stored["uid"], f"{asset} of {one.crawl}").to_numpy()
+        values.append(stored[column])
+        read += len(stored)
+    return pa.chunked_array([chunk for part in values for chunk in part.chunks]).take(places)
 
 
 def load_pairs(store: LanceStore, crawl: str, columns: list[str], *, uid: pa.ChunkedArray | None = None) -> pa.Table:
@@ -109,7 +240,7 @@ def load_pairs(store: LanceStore, crawl: str, columns: list[str], *, uid: pa.Chu
     rows = store.read("pool", crawl, ["uid", "crawl"])
     if uid is not None:
         rows = rows.filter(pc.is_in(rows["uid"], uid.combine_chunks()))
-    return gather(store, pooled_crawls(store, crawl), "raw_pairs", columns, rows)
+    return gather(store, pooled_crawls(store, crawl), "raw_pairs", columns, rows).sort_by("uid")
 
 
 def row_matrix(column: pa.ChunkedArray) -> np.ndarray:
@@ -126,7 +257,7 @@ def list_column(values: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def statistics_rows(statistics: ClassStatistics) -> pa.Table:
-    """The pool's statistics as a table, one row a latent class."""
+    """Statistics as a table, one row a latent class."""
     return pa.table(
         {
             "latent_class": pa.array(range(len(statistics.counts)), pa.int32()),
@@ -138,11 +269,28 @@ def statistics_rows(statistics: ClassStatistics) -> pa.Table:
     )
 
 
-def load_statistics(store: LanceStore, crawl: str) -> ClassStatistics:
-    """Read the statistics of the pool as of a crawl."""
-    rows = store.read(STATISTICS, crawl).sort_by("latent_class")
+def load_statistics(store: LanceStore, table: str, crawl: str, *, version: int | None = None) -> ClassStatistics:
+    """Read the statistics of a crawl or of the pool as of a crawl."""
+    rows = store.read(table, crawl, version=version).sort_by("latent_class")
     return ClassStatistics(
         counts=rows["count"].to_numpy(),
         image_sums=row_matrix(rows["image_sum"]),
         text_sums=row_matrix(rows["text_sum"]),
     )
+
+
+def load_class_embeddings(store: LanceStore, crawl: str) -> np.ndarray:
+    """Read the (K, d) class embeddings of a crawl."""
+    return row_matrix(store.read(CLASS_EMBEDDINGS, crawl).sort_by("latent_class")["embedding"])
+
+
+def cross_product_rows(products: np.ndarray) -> pa.Table:
+    """The (d, d) cross products as a table, one row an image dimension."""
+    width = len(products)
+    columns = {"image_dimension": pa.array(range(width), pa.int32()), "products": list_column(products)}
+    return pa.table(columns, schema=cross_products_schema(width))
+
+
+def load_cross_products(store: LanceStore, table: str, crawl: str, *, version: int | None = None) -> np.ndarray:
+    """Read the (d, d) cross products of a crawl or of the pool as of a crawl."""
+    return row_matrix(store.read(table, crawl, version=version).sort_by("image_dimension")["products"])

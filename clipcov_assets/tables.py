@@ -11,6 +11,7 @@ def _schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
 UID = (pa.string(), "Stable id of the pair: the delivery's own, else a hash of image bytes and caption.")
 RANK = (pa.int64(), "0 for the first pick; a subset is the head of this order.")
 GAIN = (pa.float32(), "What the pick added to the method's objective, or its score.")
+CLIP_SCORE = (pa.float64(), "Cosine of the pair's image and text under the proxy.")
 LATENT_CLASS = (pa.int32(), "Zero-shot class of the pair under the proxy.")
 
 RAW_PAIRS = _schema(
@@ -34,15 +35,20 @@ def embeddings_schema(width: int) -> pa.Schema:
         uid=UID,
         image_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's image encoder."),
         text_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's text encoder."),
-        clip_score=(pa.float32(), "Cosine of the pair's image and text under the proxy."),
+        clip_score=CLIP_SCORE,
     )
 
 
-LATENT_CLASSES = _schema(
-    uid=UID,
-    latent_class=LATENT_CLASS,
-    margin=(pa.float32(), "Cosine to the best class minus cosine to the second best."),
-)
+def latent_classes_schema(width: int) -> pa.Schema:
+    """Schema of the pairs of one crawl in the order of their latent classes, with the proxy's embeddings."""
+    return _schema(
+        uid=UID,
+        latent_class=LATENT_CLASS,
+        margin=(pa.float32(), "Cosine to the best class minus cosine to the second best."),
+        clip_score=CLIP_SCORE,
+        image_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's image encoder."),
+        text_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's text encoder."),
+    )
 
 
 def class_embeddings_schema(width: int) -> pa.Schema:
@@ -58,12 +64,20 @@ POOL = _schema(
     uid=UID,
     crawl=(pa.string(), "Oldest crawl that holds the pair; its copy is the one used."),
     latent_class=LATENT_CLASS,
-    clip_score=(pa.float32(), "Cosine of the pair's image and text under the proxy."),
+    clip_score=CLIP_SCORE,
 )
 
 
+def cross_products_schema(width: int) -> pa.Schema:
+    """Schema of the additive sum of outer products of images and captions, one row an image dimension."""
+    return _schema(
+        image_dimension=(pa.int32(), "Dimension of the image embedding."),
+        products=(pa.list_(pa.float64(), width), "Sum over pairs of it times each dimension of the text embedding."),
+    )
+
+
 def statistics_schema(width: int) -> pa.Schema:
-    """Schema of the pool's additive statistics, one row a latent class."""
+    """Schema of the additive statistics of a crawl or a pool, one row a latent class."""
     return _schema(
         latent_class=LATENT_CLASS,
         count=(pa.int64(), "Pairs of the class."),

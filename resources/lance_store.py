@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -66,9 +67,19 @@ class LanceStore(dg.ConfigurableResource):
         """Read one partition: all of it, or some columns and rows, now or as it was at a version.
 
         Raises:
-            KeyError: The table or the version is not there; the message says what to materialize.
+            KeyError: The table is not there; the message says what to materialize.
+            ValueError: The version is gone, or the table has no such column.
         """
         return self._query(asset, partition, columns, where, version).to_arrow()
+
+    def rows(self, asset: str, partition: str, *, version: int | None = None) -> "StoredRows":
+        """Open one partition, now or as it was at a version, to read some of its rows at a time.
+
+        Raises:
+            KeyError: The table is not there; the message says what to materialize.
+            ValueError: The version is gone.
+        """
+        return StoredRows(table_name(asset, partition), self._open(asset, partition, version))
 
     def stream(self, asset: str, partition: str, columns: list[str], *, batch_size: int) -> pa.RecordBatchReader:
         """Read one partition batch by batch, for what should not be held in memory at once."""
@@ -100,31 +111,84 @@ class LanceStore(dg.ConfigurableResource):
 
         return lancedb.connect(self.uri)
 
-    def _open(self, asset: str, partition: str) -> Any:  # noqa: ANN401
+    def _open(self, asset: str, partition: str, version: int | None = None) -> Any:  # noqa: ANN401
+        name = table_name(asset, partition)
         try:
-            return self._connect().open_table(table_name(asset, partition))
+            table = self._connect().open_table(name)
         except ValueError as error:
             raise KeyError(
-                f"table {table_name(asset, partition)} is not in {self.uri}: "
-                f"materialize {asset} for partition {partition} first"
+                f"table {name} is not in {self.uri}: materialize {asset} for partition {partition} first"
             ) from error
-
-    def _query(
-        self, asset: str, partition: str, columns: list[str] | None, where: str | None, version: int | None
-    ) -> Any:  # noqa: ANN401
-        table = self._open(asset, partition)
         if version is not None:
             try:
                 table.checkout(version)
             except ValueError as error:
-                raise KeyError(
-                    f"version {version} of table {table_name(asset, partition)} is gone: "
-                    f"materialize what was made from it again"
+                raise ValueError(
+                    f"version {version} of table {name} is gone: materialize what was made from it again"
                 ) from error
+        return table
+
+    def _query(
+        self, asset: str, partition: str, columns: list[str] | None, where: str | None, version: int | None
+    ) -> Any:  # noqa: ANN401
+        table = self._open(asset, partition, version)
         query = table.search()
         if where is not None:
             query = query.where(where)
-        return query.select(columns) if columns else query
+        return query.select(check_columns(table, columns)) if columns else query
+
+
+class StoredRows:
+    """An open table, to read some of its rows at a time; may be used from several threads."""
+
+    def __init__(self, name: str, table: Any) -> None:  # noqa: ANN401
+        self.name = name
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.count_rows())
+
+    def slice(self, start: int, count: int, columns: list[str]) -> pa.Table:
+        """Read `count` neighbouring rows from place `start` on: a sequential read."""
+        if not count:
+            return self.take(np.empty(0, np.int64), columns)
+        query = self._table.search().select(check_columns(self._table, columns)).offset(start).limit(count)
+        return self._whole(query.to_arrow(), count)
+
+    def take(self, places: np.ndarray, columns: list[str]) -> pa.Table:
+        """Read the rows at these places, in this order; a place may repeat."""
+        check_columns(self._table, columns)
+        if not len(places):
+            return self._table.search().select(columns).limit(1).to_arrow().slice(0, 0)
+        # Lance returns them in the order of the table.
+        order = np.argsort(places, kind="stable")
+        found = self._whole(self._table.take_offsets(places[order].tolist()).select(columns).to_arrow(), len(places))
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return found.take(pa.array(back))
+
+    def _whole(self, found: pa.Table, count: int) -> pa.Table:
+        if len(found) != count:
+            raise ValueError(
+                f"{self.name} has {len(found)} of {count} wanted rows: it is shorter than what was made with it says; "
+                "materialize it again"
+            )
+        return found
+
+
+def check_columns(table: Any, columns: list[str]) -> list[str]:  # noqa: ANN401
+    """Return the columns.
+
+    Raises:
+        ValueError: The table lacks one of them.
+    """
+    missing = sorted(set(columns).difference(table.schema.names))
+    if missing:
+        raise ValueError(
+            f"table {table.name} has no column {', '.join(missing)}: another version of this project wrote it; "
+            "materialize it again"
+        )
+    return columns
 
 
 def table_name(asset: str, partition: str) -> str:

@@ -74,8 +74,8 @@ def test_a_pool_of_two_proxies(machine):
     machine.materialize("proxy_checkpoint")
     for crawl in ("crawl-1", "crawl-2"):
         machine.materialize("embeddings", "latent_classes", partition=crawl)
-    rows = machine.store.read("embeddings", "crawl-1")
-    machine.store.write("embeddings", "crawl-1", rows, metadata={"proxy_sha256": "another"})
+    rows = machine.store.read("latent_classes", "crawl-1")
+    machine.store.write("latent_classes", "crawl-1", rows, metadata={"proxy_sha256": "another"})
     said = reason(machine, "pool", partition="crawl-2")
     assert "a pool cannot mix embeddings of two proxies: crawl-1 by another, crawl-2 by" in said
 

@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 from clipcov_assets.core import METHODS
 from clipcov_assets.demo import road
 from clipcov_assets.partitions import FRACTIONS, fractions_of, of_crawl
+from clipcov_assets.pool_tables import load_pool
 from tests.deliveries import deliver, evaluation_set, image
 from tests.world import Machine
 
@@ -73,9 +74,7 @@ def test_a_subset_is_the_head_of_its_ranking(machine, method, crawl):
 
 
 def test_the_sharded_clipcov_ranking_equals_the_librarys(machine):
-    from clipcov_assets.pool_tables import load_pool
-
-    pool = load_pool(machine.store, "crawl-2")
+    pool = load_pool(machine.store, "crawl-2", METHODS["clipcov"].reads)
     ranked = METHODS["clipcov"](pool, len(pool))
     assert uids(machine, "clipcov_ranking", "crawl-2") == pool.uid[ranked.order].tolist()
 

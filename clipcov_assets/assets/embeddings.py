@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from clipcov_assets.assets.groups import CRAWLS, OWNERS
 from clipcov_assets.automation import when_inputs_change
+from clipcov_assets.core.similarity import clip_scores
 from clipcov_assets.partitions import crawls
 from clipcov_assets.pool_tables import list_column
 from clipcov_assets.provenance import content_version, latest_input, materialized
@@ -27,7 +28,7 @@ PROXY = "proxy_sha256"
     owners=OWNERS,
     kinds={"lancedb", "pytorch"},
     tags={"clipcov/stage": "embed"},
-    code_version=code_version(1, SCALE.proxy),
+    code_version=code_version(2, SCALE.proxy),
     automation_condition=when_inputs_change,
 )
 def embeddings(
@@ -79,7 +80,7 @@ class _Tally:
         for uid, image, text in embedded:
             image, text = image.astype(np.float16), text.astype(np.float16)
             # The score of the rows as stored, so that whoever reads them finds the same number.
-            score = np.einsum("nd,nd->n", image.astype(np.float32), text.astype(np.float32))
+            score = clip_scores(image, text)
             self.scores.append(score)
             self.digests.append(content_version("\n".join(uid), image, text))
             yield pa.RecordBatch.from_arrays(

@@ -1,5 +1,7 @@
 """Embeddings become latent classes, by zero-shot classification."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import numpy as np
 import pyarrow as pa
@@ -7,16 +9,29 @@ import pyarrow as pa
 from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.groups import CRAWLS, OWNERS
 from clipcov_assets.automation import when_inputs_change
+from clipcov_assets.core.covariance import cross_products
 from clipcov_assets.core.prompts import Prompts, imagenet_prompts
+from clipcov_assets.core.statistics import no_statistics, sums_by_class
 from clipcov_assets.ingest.evaluation_set import read_prompts
 from clipcov_assets.partitions import crawls
-from clipcov_assets.pool_tables import CLASS_EMBEDDINGS, list_column, row_matrix
+from clipcov_assets.pool_tables import (
+    CLASS_EMBEDDINGS,
+    CRAWL_PRODUCTS,
+    CRAWL_STATISTICS,
+    EMBEDDINGS,
+    cross_product_rows,
+    list_column,
+    row_matrix,
+    statistics_rows,
+)
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.scales import HOME, SCALE, code_version
-from clipcov_assets.tables import LATENT_CLASSES, class_embeddings_schema, column_schema
+from clipcov_assets.tables import class_embeddings_schema, column_schema, latent_classes_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
+
+ROWS_AT_ONCE = 65_536
 
 
 @dg.asset(
@@ -26,9 +41,8 @@ from resources.lance_store import LanceStore
     owners=OWNERS,
     kinds={"lancedb", "pytorch"},
     tags={"clipcov/stage": "classify"},
-    code_version=code_version(1, SCALE.prompts, SCALE.proxy),
+    code_version=code_version(2, SCALE.prompts, SCALE.proxy),
     automation_condition=when_inputs_change,
-    metadata={"dagster/column_schema": column_schema(LATENT_CLASSES)},
 )
 def latent_classes(
     context: dg.AssetExecutionContext,
@@ -40,37 +54,90 @@ def latent_classes(
 
     The margin says how sure that is: cosine to the best class minus cosine to the second best. Class names and
     prompt templates come from files; ImageNet-1k's 1,000 names with OpenAI's templates where none are given.
+
+    The rows are in the order of the classes, with the embeddings beside, so that a class is read as one run; and the
+    counts and sums of the classes are stored, which add up over crawls.
     """
     from clipcov_assets.core.clip_model import weights_sha256
-    from clipcov_assets.core.zero_shot import class_embeddings, classify
+    from clipcov_assets.core.zero_shot import class_embeddings
 
     crawl = context.partition_key
     clip = encoder.load(SCALE.proxy.architecture, encoder.path("proxy_checkpoint"))
-    _same_proxy(crawl, store.metadata("embeddings", crawl)[PROXY], weights_sha256(clip.model))
-    embedded = store.read("embeddings", crawl, ["uid", "image_embedding"])
+    proxy = store.metadata("embeddings", crawl)[PROXY]
+    _same_proxy(crawl, proxy, weights_sha256(clip.model))
     names = _prompts()
     classes = class_embeddings(clip, names, device=compute.resolved_device())
-    label, margin = classify(row_matrix(embedded["image_embedding"]), classes)
-    rows = pa.table(
-        {"uid": embedded["uid"], "latent_class": pa.array(label, pa.int32()), "margin": margin},
-        schema=LATENT_CLASSES,
-    )
-    written = store.write("latent_classes", crawl, rows)
+    labels = _labels(store, crawl, classes)
+    rows = ClassOrder(store, crawl, labels, classes.shape)
+    written = store.write("latent_classes", crawl, rows.reader(), {PROXY: proxy})
     store.write(CLASS_EMBEDDINGS, crawl, _class_table(names.class_names, classes))
-    sizes = np.bincount(label, minlength=len(names.class_names))
+    store.write(CRAWL_STATISTICS, crawl, statistics_rows(rows.statistics))
+    store.write(CRAWL_PRODUCTS, crawl, cross_product_rows(rows.products))
+    sizes, embedded = rows.statistics.counts, latest_input(context, "embeddings", crawl)
     return materialized(
         written,
-        content_version(rows),
-        inputs=(latest_input(context, "embeddings", crawl), latest_input(context, "proxy_checkpoint", None)),
+        # The embeddings beside the classes are those of this version.
+        content_version(embedded.data_version, labels),
+        inputs=(embedded, latest_input(context, "proxy_checkpoint", None)),
         metadata={
             "latent_classes": len(names.class_names),
             "classes_with_pairs": int((sizes > 0).sum()),
             "largest_class_share": float(sizes.max() / sizes.sum()),
-            "median_margin": float(np.median(margin)),
+            "median_margin": float(np.median(labels["margin"])),
             "prompts_sha256": names.sha256,
             "class_sizes": class_size_table(names.class_names, sizes),
+            "dagster/column_schema": column_schema(rows.schema),
         },
     )
+
+
+def _labels(store: LanceStore, crawl: str, classes: np.ndarray) -> pa.Table:
+    """Columns place (in the table of embeddings), latent_class and margin, in the order of latent class and uid."""
+    from clipcov_assets.core.zero_shot import classify
+
+    parts = []
+    for batch in store.stream("embeddings", crawl, ["uid", "image_embedding"], batch_size=ROWS_AT_ONCE):
+        label, margin = classify(row_matrix(pa.chunked_array([batch["image_embedding"]])), classes)
+        columns = {"uid": batch["uid"], "latent_class": pa.array(label, pa.int32()), "margin": margin}
+        parts.append(pa.table(columns))
+    labels = pa.concat_tables(parts)
+    labels = labels.append_column("place", pa.array(np.arange(len(labels))))
+    return labels.sort_by([("latent_class", "ascending"), ("uid", "ascending")]).drop_columns("uid")
+
+
+class ClassOrder:
+    """Streams the pairs of a crawl into the order of their classes, and adds up their statistics on the way.
+
+    Args:
+        store: Holds the crawl's `embeddings`.
+        crawl: Which crawl.
+        labels: Columns place, latent_class and margin, in the order of latent class and uid.
+        shape: Number of classes and width of an embedding.
+    """
+
+    def __init__(self, store: LanceStore, crawl: str, labels: pa.Table, shape: tuple[int, int]) -> None:
+        """Open the table of embeddings; nothing is read yet."""
+        self.schema = latent_classes_schema(shape[1])
+        self.statistics = no_statistics(shape)
+        self.products = np.zeros((shape[1], shape[1]))
+        self._embedded = store.rows("embeddings", crawl)
+        self._labels = labels
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The rows, batch by batch."""
+        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(self._labels), ROWS_AT_ONCE):
+            labels = self._labels.slice(start, ROWS_AT_ONCE).combine_chunks()
+            found = self._embedded.take(labels["place"].to_numpy(), ["uid", "clip_score", *EMBEDDINGS])
+            image, text = (row_matrix(found[column]) for column in EMBEDDINGS)
+            label = labels["latent_class"].to_numpy().astype(np.int64)
+            self.statistics += sums_by_class(image, text, label, len(self.statistics.counts))
+            self.products += cross_products(image, text)
+            for column in ("latent_class", "margin"):
+                found = found.append_column(column, labels[column])
+            yield from found.select(self.schema.names).cast(self.schema).combine_chunks().to_batches()
 
 
 def _same_proxy(crawl: str, embedded_by: str, present: str) -> None:

@@ -1,6 +1,7 @@
 """Crawls become the pool that everything is selected from."""
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -8,24 +9,34 @@ from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.groups import OWNERS, POOL
 from clipcov_assets.assets.latent_classes import class_size_table
 from clipcov_assets.automation import when_inputs_change
-from clipcov_assets.core.statistics import class_statistics
+from clipcov_assets.core.covariance import cross_products
+from clipcov_assets.core.statistics import no_statistics, sums_by_class
 from clipcov_assets.partitions import crawl_order, crawls
 from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
-    STATISTICS,
+    CRAWL_PRODUCTS,
+    CRAWL_STATISTICS,
+    EMBEDDINGS,
+    POOL_PRODUCTS,
+    POOL_STATISTICS,
     PooledCrawl,
-    gather,
-    load_pool,
+    cross_product_rows,
+    load_class_embeddings,
+    load_cross_products,
+    load_statistics,
     pooled_crawls_metadata,
+    row_matrix,
     statistics_rows,
 )
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.tables import POOL as POOL_SCHEMA
 from clipcov_assets.tables import column_schema
-from resources.lance_store import LanceStore
+from resources.lance_store import LanceStore, StoredRows, WrittenTable
 
-# What the pool reads of each crawl, and pins by Lance version.
+# What the pool needs of each crawl, and what of it is read through the pool, at the Lance versions that it pins.
 CRAWL_ASSETS = ("raw_pairs", "embeddings", "latent_classes")
+CRAWL_TABLES = ("raw_pairs", "latent_classes", CRAWL_STATISTICS)
+ROWS_AT_ONCE = 65_536
 
 
 @dg.asset(
@@ -35,7 +46,7 @@ CRAWL_ASSETS = ("raw_pairs", "embeddings", "latent_classes")
     owners=OWNERS,
     kinds={"lancedb", "arrow"},
     tags={"clipcov/stage": "pool"},
-    code_version="1",
+    code_version="2",
     automation_condition=when_inputs_change,
     metadata={"dagster/column_schema": column_schema(POOL_SCHEMA)},
 )
@@ -49,12 +60,9 @@ def pool(context: dg.AssetExecutionContext, store: LanceStore) -> dg.Materialize
     crawl = context.partition_key
     included, left_out = _included_crawls(context, store, crawl)
     _one_proxy(store, included)
-    pooled, rows = _join_by_uid(store, included)
-    for asset, column in (("latent_classes", "latent_class"), ("embeddings", "clip_score")):
-        rows = gather(store, pooled, asset, [column], rows)
-    written = store.write("pool", crawl, rows, pooled_crawls_metadata(pooled))
-    statistics = class_statistics(load_pool(store, crawl))
-    store.write(STATISTICS, crawl, statistics_rows(statistics))
+    joined = JoinedCrawls(store, included)
+    rows, pooled, statistics = joined.rows, joined.crawls, joined.statistics
+    written = joined.write(store, crawl)
     context.log.info(f"{crawl}: pool of {len(rows)} pairs from {len(pooled)} crawls")
     return materialized(
         written,
@@ -83,7 +91,7 @@ def _included_crawls(context: dg.AssetExecutionContext, store: LanceStore, crawl
 
 
 def _one_proxy(store: LanceStore, included: list[str]) -> None:
-    proxies = {name: store.metadata("embeddings", name)[PROXY] for name in included}
+    proxies = {name: store.metadata("latent_classes", name)[PROXY] for name in included}
     if len(set(proxies.values())) > 1:
         listed = ", ".join(f"{name} by {sha256[:12]}" for name, sha256 in proxies.items())
         raise dg.Failure(
@@ -93,18 +101,51 @@ def _one_proxy(store: LanceStore, included: list[str]) -> None:
         )
 
 
-def _join_by_uid(store: LanceStore, included: list[str]) -> tuple[list[PooledCrawl], pa.Table]:
-    """Columns uid and crawl of the pool, each uid with the oldest crawl that holds it."""
-    pooled: list[PooledCrawl] = []
-    rows = pa.schema([POOL_SCHEMA.field("uid"), POOL_SCHEMA.field("crawl")]).empty_table()
-    for name in included:
-        uid = store.read("embeddings", name, ["uid"])["uid"]
-        new = uid.filter(pc.invert(pc.is_in(uid, rows["uid"].combine_chunks())))
-        added = pa.table({"uid": new, "crawl": pa.array([name] * len(new), pa.string())}, schema=rows.schema)
-        rows = pa.concat_tables([rows, added])
-        versions = {asset: store.version(asset, name) for asset in CRAWL_ASSETS}
-        pooled.append(PooledCrawl(name, len(uid), len(new), versions))
-    return pooled, rows
+class JoinedCrawls:
+    """The pool's rows, each uid with the oldest crawl that holds it, and its statistics: those of the crawls, added.
+
+    What an earlier crawl has brought already is taken out again, so that only pairs that come twice are read.
+
+    Args:
+        store: Holds `latent_classes` and the statistics of each crawl.
+        included: The crawls, oldest first.
+    """
+
+    def __init__(self, store: LanceStore, included: list[str]) -> None:
+        """Join the crawls one after the other."""
+        self.rows = POOL_SCHEMA.empty_table()
+        self.crawls: list[PooledCrawl] = []
+        self.statistics = no_statistics(load_class_embeddings(store, included[-1]).shape)
+        self.products = np.zeros((self.statistics.image_sums.shape[1],) * 2)
+        for name in included:
+            self._add(store, name)
+        self.rows = self.rows.sort_by([("latent_class", "ascending"), ("uid", "ascending")])
+
+    def write(self, store: LanceStore, crawl: str) -> WrittenTable:
+        """Write the pool as of a crawl and its sums."""
+        store.write(POOL_STATISTICS, crawl, statistics_rows(self.statistics))
+        store.write(POOL_PRODUCTS, crawl, cross_product_rows(self.products))
+        return store.write("pool", crawl, self.rows, pooled_crawls_metadata(self.crawls))
+
+    def _add(self, store: LanceStore, name: str) -> None:
+        versions = {table: store.version(table, name) for table in CRAWL_TABLES}
+        rows = store.read("latent_classes", name, ["uid", "latent_class", "clip_score"])
+        known = pc.is_in(rows["uid"], value_set=self.rows["uid"].combine_chunks())
+        new = rows.filter(pc.invert(known))
+        new = new.append_column("crawl", pa.array([name]).take(pa.array(np.zeros(len(new), np.int64))))
+        self.rows = pa.concat_tables([self.rows, new.select(POOL_SCHEMA.names).cast(POOL_SCHEMA)])
+        self.crawls.append(PooledCrawl(name, len(rows), len(new), versions))
+        self.statistics += load_statistics(store, CRAWL_STATISTICS, name)
+        self.products += load_cross_products(store, CRAWL_PRODUCTS, name)
+        self._take_out(store.rows("latent_classes", name), np.flatnonzero(known.to_numpy()))
+
+    def _take_out(self, stored: StoredRows, known: np.ndarray) -> None:
+        for start in range(0, len(known), ROWS_AT_ONCE):
+            rows = stored.take(known[start : start + ROWS_AT_ONCE], ["latent_class", *EMBEDDINGS])
+            image, text = (row_matrix(rows[column]) for column in EMBEDDINGS)
+            label = rows["latent_class"].to_numpy().astype(np.int64)
+            self.statistics -= sums_by_class(image, text, label, len(self.statistics.counts))
+            self.products -= cross_products(image, text)
 
 
 def _class_names(store: LanceStore, crawl: str) -> tuple[str, ...]:
@@ -120,6 +161,6 @@ def _composition(pooled: list[PooledCrawl]) -> dg.TableMetadataValue:
             for one in pooled
         ],
         schema=dg.TableSchema.from_name_type_dict(
-            {"crawl": "string", "pairs": "int", "new_pairs": "int", **dict.fromkeys(CRAWL_ASSETS, "int")}
+            {"crawl": "string", "pairs": "int", "new_pairs": "int", **dict.fromkeys(CRAWL_TABLES, "int")}
         ),
     )

@@ -10,7 +10,8 @@ import pyarrow as pa
 from clipcov_assets.assets.groups import OWNERS, RANKINGS
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.core import METHODS, Pool, Ranking
-from clipcov_assets.core.greedy import ClassRankings, merge_class_rankings, rank_within_classes
+from clipcov_assets.core.greedy import ClassRankings, accelerator, merge_class_rankings, rank_classes
+from clipcov_assets.core.similarity import clip_scores
 from clipcov_assets.partitions import (
     class_shards,
     crawl_by_shard,
@@ -19,7 +20,7 @@ from clipcov_assets.partitions import (
     of_crawl,
     the_crawl,
 )
-from clipcov_assets.pool_tables import load_pairs, load_pool, load_statistics
+from clipcov_assets.pool_tables import PooledClasses, load_pairs, load_pool, places_of
 from clipcov_assets.provenance import Input, content_version, latest_input, materialized
 from clipcov_assets.scales import SCALE, code_version
 from clipcov_assets.tables import CLASS_RANKING, RANKING, column_schema
@@ -27,7 +28,7 @@ from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
 
-# Columns of the core's Pool that only some methods read, and the assets that each is made from.
+# Columns of the core's Pool that are not made from the pool's own tables, and the assets that each is made from.
 OPTIONAL_COLUMNS = {"captions": ("raw_pairs",), "partial_clip_score": ("raw_pairs", "partial_checkpoint")}
 
 
@@ -38,24 +39,34 @@ OPTIONAL_COLUMNS = {"captions": ("raw_pairs",), "partial_clip_score": ("raw_pair
     owners=OWNERS,
     kinds={"lancedb", "numba"},
     tags={"clipcov/stage": "rank", "clipcov/method": "clipcov"},
-    code_version=code_version(1, SCALE.method_parameters.get("clipcov"), SCALE.class_shards),
+    code_version=code_version(2, SCALE.method_parameters.get("clipcov"), SCALE.class_shards),
     automation_condition=when_inputs_change,
     metadata={"dagster/column_schema": column_schema(CLASS_RANKING)},
 )
-def clipcov_class_ranking(context: dg.AssetExecutionContext, store: LanceStore) -> dg.MaterializeResult:
+def clipcov_class_ranking(
+    context: dg.AssetExecutionContext, store: LanceStore, compute: Compute
+) -> dg.MaterializeResult:
     """The greedy order inside each latent class of one shard, with the gain of every pick.
 
     With the class means fixed, ClipCov's objective is a sum over the classes, so each class is ranked alone and
     shards can run anywhere. Class k belongs to shard k modulo the number of shards.
     """
     crawl, shard = dimension(context, "crawl"), dimension(context, "shard")
-    statistics = load_statistics(store, crawl)
-    classes = range(class_shards.get_partition_keys().index(shard), len(statistics.counts), SCALE.class_shards)
-    inhabited = [one for one in classes if statistics.counts[one]]
+    pooled = PooledClasses(store, crawl)
+    offset = class_shards.get_partition_keys().index(shard)
+    classes = range(offset, len(pooled.class_embeddings), SCALE.class_shards)
+    inhabited = [one for one in pooled.inhabited if one in classes]
     picks = CLASS_RANKING.empty_table()
     if inhabited:
-        part = load_pool(store, crawl, latent_classes=inhabited)
-        picks = _class_picks(rank_within_classes(part, statistics, **_own_parameters("clipcov")))
+        ranked = rank_classes(
+            inhabited,
+            pooled.load,
+            pooled.statistics,
+            pooled.class_embeddings,
+            device=_ranking_device(compute),
+            **_own_parameters("clipcov"),
+        )
+        picks = _class_picks(ranked, pooled, inhabited)
     written = store.write("clipcov_class_ranking", context.partition_key, picks)
     return materialized(
         written,
@@ -67,7 +78,7 @@ def clipcov_class_ranking(context: dg.AssetExecutionContext, store: LanceStore) 
 
 def ranking_asset(method: str) -> dg.AssetsDefinition:
     """The ranking of one method as an asset."""
-    extra = [asset for column in METHODS[method].reads for asset in OPTIONAL_COLUMNS[column]]
+    extra = [asset for column in METHODS[method].reads for asset in OPTIONAL_COLUMNS.get(column, ())]
     source = dg.AssetDep("clipcov_class_ranking", partition_mapping=the_crawl) if method == "clipcov" else "pool"
 
     @dg.asset(
@@ -90,14 +101,13 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, store: LanceStore, encoder: ClipEncoder, compute: Compute
     ) -> dg.MaterializeResult:
         crawl = context.partition_key
-        pool = load_pool(store, crawl)
         if method == "clipcov":
-            ranked, inputs = _merged(context, store, pool)
+            rows, ranked, inputs = _merged(context, store, crawl)
         else:
-            pool = _with_columns(pool, METHODS[method].reads, store, crawl, encoder, compute)
+            pool = _pool(METHODS[method].reads, store, crawl, encoder, compute)
             ranked = METHODS[method](pool, len(pool), seed=SCALE.seed, **_own_parameters(method))
+            rows = _ranking_table(pa.array(pool.uid), ranked)
             inputs = [latest_input(context, asset, crawl) for asset in ("pool", *extra)]
-        rows = _ranking_table(pool, ranked)
         written = store.write(f"{method}_ranking", crawl, rows)
         return materialized(
             written,
@@ -109,47 +119,50 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
     return ranking
 
 
+def _ranking_device(compute: Compute) -> str | None:
+    """The GPU that ranks, or None for the cores."""
+    if compute.device == "auto":
+        return accelerator()
+    return None if compute.device == "cpu" else compute.resolved_device()
+
+
 def _own_parameters(method: str) -> dict[str, Any]:
     return dict(SCALE.method_parameters.get(method, {}))
 
 
-def _with_columns(
-    pool: Pool,
-    columns: tuple[str, ...],
-    store: LanceStore,
-    crawl: str,
-    encoder: ClipEncoder,
-    compute: Compute,
-) -> Pool:
-    """The pool with the optional columns that a method reads."""
+def _pool(columns: tuple[str, ...], store: LanceStore, crawl: str, encoder: ClipEncoder, compute: Compute) -> Pool:
+    """The pool with the columns that a method reads."""
     from clipcov_assets.jobs.embed import embed_pairs
 
-    found: dict[str, Any] = {}
-    if "captions" in columns:
-        found["captions"] = load_pairs(store, crawl, ["caption"])["caption"].to_pylist()
-    if "partial_clip_score" in columns:
-        clip = encoder.load(SCALE.architecture, encoder.path(f"partial_checkpoint/{crawl}"))
-        image, text = embed_pairs(clip, load_pairs(store, crawl, ["caption", "image"]), compute)
-        found["partial_clip_score"] = np.einsum("nd,nd->n", image, text)
-    return dataclasses.replace(pool, **found)
+    pool = load_pool(store, crawl, [column for column in columns if column != "partial_clip_score"])
+    if "partial_clip_score" not in columns:
+        return pool
+    clip = encoder.load(SCALE.architecture, encoder.path(f"partial_checkpoint/{crawl}"))
+    pairs = load_pairs(store, crawl, ["caption", "image"])
+    scores = np.empty(len(pool))
+    scores[pool.by_uid] = clip_scores(*embed_pairs(clip, pairs, compute))
+    return dataclasses.replace(pool, partial_clip_score=scores)
 
 
-def _merged(context: dg.AssetExecutionContext, store: LanceStore, pool: Pool) -> tuple[Ranking, list[Input]]:
+def _merged(context: dg.AssetExecutionContext, store: LanceStore, crawl: str) -> tuple[pa.Table, Ranking, list[Input]]:
     """The global greedy order out of the class shards: the best head of the class sequences, again and again."""
-    crawl = context.partition_key
     shards = [of_crawl(crawl, shard) for shard in class_shards.get_partition_keys()]
-    parts = [_class_rankings(store.read("clipcov_class_ranking", shard)) for shard in shards]
     inputs = [latest_input(context, "clipcov_class_ranking", shard) for shard in shards]
-    return merge_class_rankings([part for part in parts if len(part.uid)], len(pool), uid=pool.uid), inputs
+    uid = store.read("pool", crawl, ["uid"])["uid"].sort().combine_chunks()
+    parts = [_class_rankings(store.read("clipcov_class_ranking", shard), uid) for shard in shards]
+    ranked = merge_class_rankings([part for part in parts if len(part.uid)], len(uid), uid=np.arange(len(uid)))
+    return _ranking_table(uid, ranked), ranked, inputs
 
 
-def _class_picks(ranked: ClassRankings) -> pa.Table:
-    """The order inside each class as rows."""
+def _class_picks(ranked: ClassRankings, pooled: PooledClasses, classes: list[int]) -> pa.Table:
+    """The order inside each class as rows, which name pairs by their uid and no longer by their row."""
     first = np.flatnonzero(np.diff(ranked.latent_class, prepend=-1))
     position = np.arange(len(ranked.uid)) - np.repeat(first, np.diff(first, append=len(ranked.uid)))
+    uid = pa.chunked_array([chunk for one in classes for chunk in pooled.uid(one).chunks], pa.string())
+    place = np.argsort(np.argsort(ranked.uid))
     return pa.table(
         {
-            "uid": ranked.uid,
+            "uid": uid.take(pa.array(place)),
             "latent_class": pa.array(ranked.latent_class, pa.int32()),
             "position": position,
             "gain": ranked.gains,
@@ -158,19 +171,19 @@ def _class_picks(ranked: ClassRankings) -> pa.Table:
     )
 
 
-def _class_rankings(picks: pa.Table) -> ClassRankings:
-    """The same, read back."""
+def _class_rankings(picks: pa.Table, uid: pa.StringArray) -> ClassRankings:
+    """The same, read back; pairs are named by their place among the pool's uids, which sorts faster."""
     picks = picks.sort_by([("latent_class", "ascending"), ("position", "ascending")])
     return ClassRankings(
-        uid=np.array(picks["uid"].to_pylist()),
+        uid=places_of(picks["uid"], pa.chunked_array([uid]), "the pool").to_numpy(),
         latent_class=picks["latent_class"].to_numpy().astype(np.int64),
         gains=picks["gain"].to_numpy(),
     )
 
 
-def _ranking_table(pool: Pool, ranked: Ranking) -> pa.Table:
+def _ranking_table(uid: pa.Array, ranked: Ranking) -> pa.Table:
     return pa.table(
-        {"uid": pool.uid[ranked.order], "rank": np.arange(len(ranked.order)), "gain": ranked.gains},
+        {"uid": uid.take(pa.array(ranked.order)), "rank": np.arange(len(ranked.order)), "gain": ranked.gains},
         schema=RANKING,
     )
 

@@ -9,11 +9,18 @@ import pyarrow.compute as pc
 
 from clipcov_assets.assets.groups import OWNERS, SUBSETS
 from clipcov_assets.automation import when_inputs_change
-from clipcov_assets.core import METHODS, Pool, objective
-from clipcov_assets.core.covariance import cross_covariance_error
+from clipcov_assets.core import METHODS
+from clipcov_assets.core.covariance import cross_covariance, cross_covariance_error
+from clipcov_assets.core.subset import subset_sums
 from clipcov_assets.export.gallery import gallery_markdown
 from clipcov_assets.partitions import dimension, fractions_of, of_crawl, partitions_of, the_crawl
-from clipcov_assets.pool_tables import load_pairs, load_pool, pooled_crawls
+from clipcov_assets.pool_tables import (
+    POOL_PRODUCTS,
+    PooledClasses,
+    load_cross_products,
+    load_pairs,
+    pooled_crawls,
+)
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.tables import RANKING, column_schema
 from resources.lance_store import LanceStore
@@ -51,9 +58,8 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
     )
     def subset(context: dg.AssetExecutionContext, store: LanceStore) -> dg.MaterializeResult:
         crawl, fraction = dimension(context, "crawl"), dimension(context, "fraction")
-        pool = load_pool(store, crawl)
-        rows = _whole(pool) if method == "full" else store.read(f"{method}_ranking", crawl).sort_by("rank")
-        rows = rows.slice(0, subset_size(fractions_of(method)[fraction], len(pool)))
+        rows = _whole(store, crawl) if method == "full" else store.read(f"{method}_ranking", crawl).sort_by("rank")
+        rows = rows.slice(0, subset_size(fractions_of(method)[fraction], len(rows)))
         written = store.write(f"{method}_subset", context.partition_key, rows)
         return materialized(
             written,
@@ -62,7 +68,7 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
             metadata={
                 "pairs": len(rows),
                 "fraction": fractions_of(method)[fraction],
-                **_quality(pool, rows["uid"]),
+                **_quality(store, crawl, rows["uid"]),
                 **_implied_threshold(method, rows),
                 **_overlaps(store, method, crawl, rows["uid"]),
                 "first_picks": _first_picks(store, crawl, rows["uid"]),
@@ -73,23 +79,30 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
     return subset
 
 
-def _whole(pool: Pool) -> pa.Table:
-    n = len(pool)
-    return pa.table({"uid": pool.uid, "rank": np.arange(n), "gain": np.zeros(n, np.float32)}, schema=RANKING)
+def _whole(store: LanceStore, crawl: str) -> pa.Table:
+    uid = store.read("pool", crawl, ["uid"])["uid"].sort()
+    return pa.table({"uid": uid, "rank": np.arange(len(uid)), "gain": np.zeros(len(uid), np.float32)}, schema=RANKING)
 
 
-def _quality(pool: Pool, uid: pa.ChunkedArray) -> dict[str, object]:
-    """What the subset keeps of the pool, method by method comparable."""
-    images, texts, latent_class = pool.require(
-        "image_embeddings", "text_embeddings", "latent_class", method="a subset's quality"
+def _quality(store: LanceStore, crawl: str, uid: pa.ChunkedArray) -> dict[str, object]:
+    """What the subset keeps of the pool, method by method comparable; one class at a time is in memory."""
+    pooled, chosen = PooledClasses(store, crawl), uid.combine_chunks()
+    pool = cross_covariance(load_cross_products(store, POOL_PRODUCTS, crawl), pooled.statistics)
+    found = subset_sums(
+        pooled.inhabited,
+        pooled.load,
+        lambda k: pc.is_in(pooled.uid(k), value_set=chosen).to_numpy(),
+        pooled.statistics,
+        pooled.class_embeddings,
     )
-    order = pc.index_in(uid, value_set=pa.array(pool.uid)).to_numpy()
-    covered = np.unique(latent_class[order])
+    covered = int((found.statistics.counts > 0).sum())
     return {
-        "latent_classes_covered": len(covered),
-        "class_coverage": round(len(covered) / len(np.unique(latent_class)), 4),
-        "objective": round(objective(pool, order), 4),
-        "cross_covariance_error": round(cross_covariance_error(images, texts, order), 4),
+        "latent_classes_covered": covered,
+        "class_coverage": round(covered / len(pooled.inhabited), 4),
+        "objective": round(found.objective, 4),
+        "cross_covariance_error": round(
+            cross_covariance_error(cross_covariance(found.products, found.statistics), pool), 4
+        ),
     }
 
 

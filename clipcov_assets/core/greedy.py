@@ -3,21 +3,20 @@
 Source: arXiv:2403.12267, Algorithm 1, lines 6-10.
 """
 
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import ctypes
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipcov_assets.core.class_pairs import ClassPairs, LoadClass, on_all_cores
 from clipcov_assets.core.objective import TERMS, check_options, linear_weights, resolve_alpha
 from clipcov_assets.core.paper import paper_order
-from clipcov_assets.core.pool import Array, Pool, as_uids, rows_by_class
+from clipcov_assets.core.pool import Array, as_uids
 from clipcov_assets.core.ranking import Ranking, check_budget
 from clipcov_assets.core.released import released_order
-from clipcov_assets.core.similarity import gather_pairs
-from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, ClassStatistics
+from clipcov_assets.core.statistics import ClassStatistics
 
 VARIANTS = ("paper", "released")
 
@@ -37,54 +36,105 @@ class ClassRankings:
     gains: NDArray[np.float64]
 
 
-def rank_within_classes(
-    pool_part: Pool,
+def rank_classes(
+    latent_classes: Iterable[int],
+    load: LoadClass,
     statistics: ClassStatistics,
+    class_embeddings: Array,
     *,
     alpha: float | str = 0.5,
     inter: str = "mean",
     terms: Iterable[str] = TERMS,
     variant: str = "paper",
+    device: str | None = None,
 ) -> ClassRankings:
-    """Rank every pair of every class in `pool_part`. Classes do not interact, so each is ranked on its own.
+    """Rank every pair of these latent classes. Classes do not interact, so each is loaded and ranked on its own.
+
+    A core holds one class at a time, the largest classes first, so memory grows with the largest classes and not
+    with the pool. A GPU holds as many as fit.
 
     Args:
-        pool_part: All pairs of some classes. Reads `image_embeddings`, `text_embeddings`, `latent_class`,
-            `class_embeddings`.
+        latent_classes: Which classes, each with at least one pair.
+        load: Reads all pairs of one of them.
         statistics: Of the whole pool.
+        class_embeddings: (K, d) unit rows.
         alpha: Weight of the label term, or "auto".
         inter: "mean" or "sum" over the other classes.
         terms: Which terms of Eq. (16) count.
         variant: "paper" for greedy by exact gains, "released" for the authors' notebook (see
-            `released_order`).
+            `released_order`), which runs on the cores only.
+        device: The torch device that ranks, such as "cuda"; the cores where None.
 
     Raises:
-        ValueError: a missing column, an unknown option, or statistics of other classes than those of
-            `pool_part`.
+        ValueError: an unknown option, no classes, or statistics of other classes than those that are loaded.
     """
-    images, texts, latent_class, class_embeddings = pool_part.require(*CLIPCOV_COLUMNS, method="clipcov")
     terms = check_options(alpha=alpha, inter=inter, terms=terms)
     check_variant(variant, inter)
     # Large classes first, so that none of them is left to one core at the end.
-    classes = sorted(rows_by_class(pool_part), key=lambda k_rows: -len(k_rows[1]))
-    check_statistics(classes, statistics, class_embeddings.shape)
+    classes = sorted(latent_classes, key=lambda k: (-statistics.counts[k], k))
+    if not classes:
+        raise ValueError("latent_classes is empty: name at least one class that has pairs")
+    check_statistics(statistics, class_embeddings)
     alpha = resolve_alpha(alpha, statistics)
     linear = terms if variant == "paper" else terms & {"inter"}
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=linear)
 
-    def rank(k: int, rows: Array) -> tuple[Array, Array]:
-        pairs = gather_pairs(images, texts, rows)
-        if variant == "paper":
-            order, gains = paper_order(pairs, weights[k], terms)
-        else:
-            order, gains = released_order(pairs, weights[k], alpha * class_embeddings[k].astype(np.float64), terms)
-        return rows[order], gains
+    def load_whole(k: int) -> ClassPairs:
+        loaded = load(k)
+        check_whole(loaded, statistics)
+        return loaded
 
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        ranked = list(executor.map(rank, *zip(*classes, strict=True)))
-    rows = np.concatenate([rows for rows, _ in ranked])
-    gains = np.concatenate([gains for _, gains in ranked])
-    return ClassRankings(pool_part.uid[rows], latent_class[rows], gains)
+    if device is not None and variant == "paper":
+        return joined(device_rankings(on_all_cores(load_whole, classes), weights, terms, device))
+
+    def rank(k: int) -> ClassRankings:
+        loaded = load_whole(k)
+        if variant == "paper":
+            order, gains = paper_order(loaded.pairs, weights[k], terms)
+        else:
+            label = alpha * class_embeddings[k].astype(np.float64)
+            order, gains = released_order(loaded.pairs, weights[k], label, terms)
+        return ClassRankings(loaded.uid[order], np.full(len(order), k), gains)
+
+    return joined(on_all_cores(rank, classes))
+
+
+def device_rankings(
+    loaded: Iterable[ClassPairs], weights: Array, terms: frozenset[str], device: str
+) -> Iterator[ClassRankings]:
+    """Yield the order of each class, ranked on a torch device."""
+    from clipcov_assets.core.device_greedy import device_orders
+
+    uid: dict[int, Array] = {}
+
+    def classes() -> Iterator[tuple[int, Array, Array]]:
+        for one in loaded:
+            uid[one.latent_class] = one.uid
+            yield one.latent_class, one.pairs, weights[one.latent_class]
+
+    for k, order, gains in device_orders(classes(), terms, device=device):
+        yield ClassRankings(uid.pop(k)[order], np.full(len(order), k), gains)
+
+
+def accelerator() -> str | None:
+    """Return "cuda" where there is a GPU. Without a driver nobody waits for torch, which takes seconds to load."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else None
+
+
+def joined(parts: Iterable[ClassRankings]) -> ClassRankings:
+    """Return the rankings of several classes as one, in the order of the classes."""
+    parts = sorted(parts, key=lambda part: part.latent_class[0])
+    return ClassRankings(
+        np.concatenate([part.uid for part in parts]),
+        np.concatenate([part.latent_class for part in parts]),
+        np.concatenate([part.gains for part in parts]),
+    )
 
 
 def merge_class_rankings(class_rankings: Sequence[ClassRankings], budget: int, *, uid: Array) -> Ranking:
@@ -131,16 +181,25 @@ def check_variant(variant: str, inter: str) -> None:
         raise ValueError(f'inter is {inter!r}: the released variant knows only inter="mean"')
 
 
-def check_statistics(classes: Sequence[tuple[int, Array]], statistics: ClassStatistics, shape: tuple[int, int]) -> None:
-    """Raises: ValueError: the statistics are of other classes, or these are not all pairs of a class."""
-    if statistics.image_sums.shape != shape:
+def check_statistics(statistics: ClassStatistics, class_embeddings: Array) -> None:
+    """Raises: ValueError: the statistics are of other classes."""
+    if statistics.image_sums.shape != class_embeddings.shape:
         raise ValueError(
-            f"statistics have {statistics.image_sums.shape} classes and width, class_embeddings {shape}: "
-            "use one proxy model and one list of classes"
+            f"statistics have {statistics.image_sums.shape} classes and width, class_embeddings "
+            f"{class_embeddings.shape}: use one proxy model and one list of classes"
         )
-    for k, rows in classes:
-        if len(rows) != statistics.counts[k]:
-            raise ValueError(
-                f"class {k} has {len(rows)} pairs here and {statistics.counts[k]} in the statistics: "
-                "rank whole classes, with the statistics of the whole pool"
-            )
+
+
+def check_whole(loaded: ClassPairs, statistics: ClassStatistics) -> None:
+    """Raises: ValueError: these are not all pairs of their class, or they are of another width."""
+    k, width = loaded.latent_class, 2 * statistics.image_sums.shape[1]
+    if len(loaded) != statistics.counts[k]:
+        raise ValueError(
+            f"class {k} has {len(loaded)} pairs here and {statistics.counts[k]} in the statistics: "
+            "rank whole classes, with the statistics of the whole pool"
+        )
+    if loaded.pairs.shape[1] != width:
+        raise ValueError(
+            f"class {k} has pairs of width {loaded.pairs.shape[1]}, the statistics are of {width}: "
+            "use one proxy model for all of them"
+        )

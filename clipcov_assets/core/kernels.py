@@ -12,6 +12,9 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from clipcov_assets.core.pool import Array
 
@@ -29,13 +32,70 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return kernel
 
 
+def readable(rows: Array) -> Array:
+    """Return rows as the kernels take them: numba has no float16, so its bits stand for it."""
+    return rows.view(np.uint16) if rows.dtype == np.float16 else rows
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def widened(_typing: Any, value: Any) -> Any:  # noqa: ANN401  (numba's own types)
+    """Return a float64 of the bits of a float16, of a float32 or of a float64, each without rounding."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        (number,) = arguments
+        if value == types.uint16:
+            number = builder.bitcast(number, ir.HalfType())
+        return number if value == types.float64 else builder.fpext(number, ir.DoubleType())
+
+    return types.float64(value), generate
+
+
 @compiled
 def dot(a: Array, b: Array) -> float:
     """Return the float64 product of two rows."""
     total = 0.0
     for i in range(a.shape[0]):
-        total += np.float64(a[i]) * np.float64(b[i])
+        total += widened(a[i]) * widened(b[i])
     return total
+
+
+@compiled
+def add_rows(sums: Array, rows: Array, group: Array, order: Array) -> None:
+    """Add each row to the float64 sum of its group, in this order of rows."""
+    for e in order:
+        for i in range(rows.shape[1]):
+            sums[group[e], i] += widened(rows[e, i])
+
+
+@compiled
+def row_sum(rows: Array) -> Array:
+    """Return (width,) float64 sum of the rows."""
+    total = np.zeros(rows.shape[1])
+    for e in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            total[i] += widened(rows[e, i])
+    return total
+
+
+@compiled
+def squared_lengths(rows: Array) -> Array:
+    """Return (n,) float64 product of each row with itself."""
+    squares = np.empty(rows.shape[0])
+    for e in range(rows.shape[0]):
+        squares[e] = dot(rows[e], rows[e])
+    return squares
+
+
+@compiled
+def equal_to_next(rows: Array, order: Array) -> Array:
+    """Return (n - 1,) whether a row equals the one after it, in this order of rows."""
+    equal = np.ones(order.shape[0] - 1, np.bool_)
+    for t in range(order.shape[0] - 1):
+        for i in range(rows.shape[1]):
+            if rows[order[t], i] != rows[order[t + 1], i]:
+                equal[t] = False
+                break
+    return equal
 
 
 @compiled
@@ -97,7 +157,7 @@ def lazy_greedy(
     may be negative.
 
     Args:
-        pairs: (n, 2d) float32.
+        pairs: (n, 2d) float32, or the bits of float16.
         base: (n,) float64 gains of the first pick.
         penalty: 1 / n_k, or 0.
         floors: (n,) float64, floors[s] < sim(e, s) for every e.
@@ -121,8 +181,8 @@ def lazy_greedy(
         e = heap[0]
         order[t], picked_gains[t] = e, gains[e]
         for i in range(d):
-            picked[i] += pairs[e, d + i]
-            picked[d + i] += pairs[e, i]
+            picked[i] += widened(pairs[e, d + i])
+            picked[d + i] += widened(pairs[e, i])
         drop += penalty * floors[e]
         if twin[e] >= 0:
             heap[0] = twin[e]
@@ -139,7 +199,7 @@ def double_greedy(pairs: Array, linear: Array, self_similarity: Array, penalty: 
     """Return (n,) whether each row stays, for rows in the order of the walk.
 
     Args:
-        pairs: (n, 2d) float32.
+        pairs: (n, 2d) float32, or the bits of float16.
         linear: (n,) float64, what each row adds to F apart from the quadratic term of F_class.
         self_similarity: (n,) float64 sim(e, e).
         penalty: 1 / n_k, or 0.
@@ -150,8 +210,8 @@ def double_greedy(pairs: Array, linear: Array, self_similarity: Array, penalty: 
     small, large = np.zeros(2 * d), np.zeros(2 * d)  # (L, V) of S_1 and of S_2
     for e in range(n):
         for i in range(d):
-            large[i] += pairs[e, d + i]
-            large[d + i] += pairs[e, i]
+            large[i] += widened(pairs[e, d + i])
+            large[d + i] += widened(pairs[e, i])
     stays = np.empty(n, np.bool_)
     for e in range(n):
         half = self_similarity[e] / 2
@@ -160,8 +220,8 @@ def double_greedy(pairs: Array, linear: Array, self_similarity: Array, penalty: 
         stays[e] = a >= b
         sums, sign = (small, 1.0) if stays[e] else (large, -1.0)
         for i in range(d):
-            sums[i] += sign * pairs[e, d + i]
-            sums[d + i] += sign * pairs[e, i]
+            sums[i] += sign * widened(pairs[e, d + i])
+            sums[d + i] += sign * widened(pairs[e, i])
     return stays
 
 

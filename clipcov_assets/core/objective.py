@@ -7,14 +7,15 @@ because sim is bilinear; w_k collects every term that is linear in S.
 Source: arXiv:2403.12267, Eq. (16) and the unnumbered definitions above it.
 """
 
+import math
 from collections.abc import Iterable
 from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcov_assets.core.pool import Array, Pool, rows_by_class
-from clipcov_assets.core.similarity import clip_scores, gather_pairs
+from clipcov_assets.core.class_pairs import class_loader, on_all_cores
+from clipcov_assets.core.pool import Array, Pool
 from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, ClassStatistics, class_statistics
 
 TERMS = ("class", "self", "label", "class_reg", "inter")
@@ -43,19 +44,36 @@ def objective(
     """
     terms = check_options(alpha=alpha, inter=inter, terms=terms)
     chosen = membership(pool, order)
-    images, texts, _, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="objective")
     statistics = class_statistics(pool)
+    *_, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="objective")
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
-    total = 0.0
-    for k, rows in rows_by_class(pool):
-        pairs = gather_pairs(images, texts, rows[chosen[rows]])
-        image_sum, text_sum = np.split(pairs.sum(axis=0, dtype=np.float64), 2)
-        total += float(np.concatenate([image_sum, text_sum]) @ weights[k])
-        if "self" in terms:
-            total += 2 * float(clip_scores(*np.split(pairs, 2, axis=1)).sum())
-        if "class" in terms:
-            total -= float(image_sum @ text_sum) / len(rows)
-    return total
+    classes, load = class_loader(pool, chosen)
+    # Added up exactly, because the classes come in any order.
+    return math.fsum(
+        on_all_cores(lambda k: class_objective(load(k).pairs, weights[k], int(statistics.counts[k]), terms), classes)
+    )
+
+
+def class_objective(pairs: Array, weight: Array, count: int, terms: frozenset[str]) -> float:
+    """Return F_k of pairs of one class.
+
+    Args:
+        pairs: (m, 2d) float16 or float32, the pairs of the subset.
+        weight: (2d,) float64 row of `linear_weights`.
+        count: n_k, the pairs of the class in the pool.
+        terms: Which terms of Eq. (16) count.
+    """
+    from clipcov_assets.core import kernels
+
+    pairs = kernels.readable(pairs)
+    total = kernels.row_sum(pairs)
+    image_sum, text_sum = np.split(total, 2)
+    value = float(total @ weight)
+    if "self" in terms:
+        value += float(kernels.self_similarities(pairs).sum())
+    if "class" in terms:
+        value -= float(image_sum @ text_sum) / count
+    return value
 
 
 def linear_weights(

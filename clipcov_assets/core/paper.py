@@ -8,32 +8,33 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from clipcov_assets.core.class_pairs import class_loader, on_all_cores
 from clipcov_assets.core.objective import TERMS, check_options, linear_weights, membership
 from clipcov_assets.core.pool import Array, Pool
-from clipcov_assets.core.similarity import gather_pairs, swap_halves
+from clipcov_assets.core.similarity import swap_halves
 from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, class_statistics
 
-FLOOR_MARGIN = 1e-5  # above the rounding of a squared distance in float32, far above that of a float64 gain
+FLOOR_MARGIN = 1e-9  # above the rounding of every float64 number that it stands next to
 
 
 def paper_order(pairs: Array, weight: Array, terms: frozenset[str]) -> tuple[Array, Array]:
     """Return the (n,) greedy order of one class and its (n,) float64 gains; ties go to the earlier row.
 
     Args:
-        pairs: (n, 2d) float32, all pairs of the class.
+        pairs: (n, 2d) float16 or float32, all pairs of the class.
         weight: (2d,) float64 row of `linear_weights`.
         terms: Which terms of Eq. (16) count.
     """
     from clipcov_assets.core import kernels
 
+    pairs = kernels.readable(pairs)
     linear, similarity, penalty = class_terms(pairs, weight, len(pairs), terms)
     base = linear - penalty * similarity / 2
     order = np.argsort(-base, kind="stable")
-    tied = np.flatnonzero(base[order[1:]] == base[order[:-1]])
-    tied = tied[(pairs[order[tied]] == pairs[order[tied + 1]]).all(axis=1)]
+    twins = np.flatnonzero(kernels.equal_to_next(pairs, order))
     twin = np.full(len(pairs), -1)
-    twin[order[tied]] = order[tied + 1]
-    heap = np.delete(order, tied + 1)
+    twin[order[twins]] = order[twins + 1]
+    heap = np.delete(order, twins + 1)
     picks: tuple[Array, Array] = kernels.lazy_greedy(pairs, base, penalty, similarity_floors(pairs), heap, twin)
     return picks
 
@@ -57,10 +58,11 @@ def similarity_floors(pairs: Array) -> NDArray[np.float64]:
     """
     from clipcov_assets.core import kernels
 
-    mean = pairs.mean(axis=0, dtype=np.float64)
+    pairs = kernels.readable(pairs)
+    mean = kernels.row_sum(pairs) / len(pairs)
     swapped = swap_halves(mean)
     to_swapped, to_mean = kernels.row_products(pairs, np.stack([swapped, mean]))
-    squares = np.einsum("ij,ij->i", pairs, pairs) - 2 * to_mean + mean @ mean
+    squares = kernels.squared_lengths(pairs) - 2 * to_mean + mean @ mean
     distances = np.sqrt(np.maximum(squares, 0) + FLOOR_MARGIN)
     floors: Array = to_swapped + to_swapped.min() - mean @ swapped - distances.max() * distances
     return floors - FLOOR_MARGIN
@@ -93,18 +95,32 @@ def double_greedy(
 
     Source: arXiv:2403.12267, Algorithm 1, lines 11-20.
     """
-    from clipcov_assets.core import kernels
-
     terms = check_options(alpha=alpha, inter=inter, terms=terms)
-    membership(pool, order)
+    chosen = membership(pool, order)
     order = np.asarray(order, np.int64)
     statistics = class_statistics(pool)
-    images, texts, latent_class, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="double_greedy")
+    *_, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="double_greedy")
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
+    step = np.empty(len(pool), np.int64)
+    step[order] = np.arange(len(order))
+    classes, load = class_loader(pool, chosen)
     stays = np.ones(len(order), bool)
-    for k in np.unique(latent_class[order]):
-        walk = np.flatnonzero(latent_class[order] == k)
-        pairs = gather_pairs(images, texts, order[walk])
-        linear, similarity, penalty = class_terms(pairs, weights[k], int(statistics.counts[k]), terms)
-        stays[walk] = kernels.double_greedy(pairs, linear, similarity, penalty)
+
+    def walk(k: int) -> None:
+        loaded = load(k)
+        steps = step[pool.by_uid[loaded.uid]]
+        walked = np.argsort(steps)
+        kept = walk_class(loaded.pairs[walked], weights[k], int(statistics.counts[k]), terms)
+        stays[steps[walked]] = kept
+
+    list(on_all_cores(walk, classes))
     return order[stays], int(len(order) - stays.sum())
+
+
+def walk_class(pairs: Array, weight: Array, count: int, terms: frozenset[str]) -> NDArray[np.bool_]:
+    """Return (m,) whether each pair of a class's subset stays, for pairs in the order of the walk."""
+    from clipcov_assets.core import kernels
+
+    pairs = kernels.readable(pairs)
+    stays: Array = kernels.double_greedy(pairs, *class_terms(pairs, weight, count, terms))
+    return stays

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[Any]
 
 UNIT_TOLERANCE = 1e-3  # rounding a unit row to float16 moves its norm by at most 5e-4
-ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +25,7 @@ class Pool:
         class_embeddings: (K, d) unit rows, one a class; classes without pairs are welcome.
         captions: n strings.
         partial_clip_score: (n,) clip score under the partially trained model.
+        clip_score: (n,) clip score under the proxy, where it is known already; else it is computed.
 
     Raises:
         ValueError: the pool is empty, columns disagree in length or width, a uid repeats, a row is not
@@ -40,6 +40,7 @@ class Pool:
     class_embeddings: Array | None = None
     captions: Sequence[str] | None = None
     partial_clip_score: Array | None = None
+    clip_score: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uid", as_uids(self.uid))
@@ -56,6 +57,7 @@ class Pool:
             "latent_class": self._classes,
             "captions": self._strings,
             "partial_clip_score": self._scores,
+            "clip_score": self._scores,
         }
         for name, reader in readers.items():
             column = getattr(self, name)
@@ -113,14 +115,9 @@ class Pool:
             raise ValueError(f"{name} must be a two-dimensional array of floats, not {rows.dtype} {rows.shape}")
         self._check_length(name, len(rows))
         rows = rows if rows.dtype in (np.float16, np.float32) else rows.astype(np.float32)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            block = rows[start : start + ROWS_AT_ONCE].astype(np.float32, copy=False)
-            norms = np.sqrt(np.einsum("ij,ij->i", block, block))
-            bad = np.flatnonzero(~(np.abs(norms - 1) <= UNIT_TOLERANCE))
-            if bad.size:
-                finite = np.isfinite(block[bad[0]]).all()
-                fault = f"has length {norms[bad[0]]:.4g}, not 1: normalise it" if finite else "is not finite"
-                raise self._fail(name, start + int(bad[0]), fault)
+        fault = check_unit_rows(rows)
+        if fault is not None:
+            raise self._fail(name, *fault)
         return rows
 
     def _classes(self, name: str, column: ArrayLike) -> Array:
@@ -151,6 +148,19 @@ class Pool:
         if bad.size:
             raise self._fail(name, int(bad[0]), "is not finite")
         return scores
+
+
+def check_unit_rows(rows: Array) -> tuple[int, str] | None:
+    """Return the first of the rows (n, d) that is not finite or not of unit length, and what is wrong with it."""
+    from clipcov_assets.core import kernels
+
+    lengths = np.sqrt(kernels.squared_lengths(kernels.readable(rows)))
+    bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
+    if not bad.size:
+        return None
+    row = int(bad[0])
+    finite = np.isfinite(rows[row]).all()
+    return row, f"has length {lengths[row]:.4g}, not 1: normalise it" if finite else "is not finite"
 
 
 def as_uids(column: ArrayLike) -> Array:

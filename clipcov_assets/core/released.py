@@ -24,7 +24,7 @@ def released_order(pairs: Array, inter_weight: Array, label: Array, terms: froze
     each divided by n.
 
     Args:
-        pairs: (n, 2d) float32, all pairs of the class; ties go to the earlier row.
+        pairs: (n, 2d) float16 or float32, all pairs of the class; ties go to the earlier row.
         inter_weight: (2d,) float64; its product with a pair is minus the similarity to the other classes.
         label: (d,) float64 class embedding times alpha.
         terms: "class" counts r and the first fall, "self" 2 e, "label" alpha l and the third fall,
@@ -32,6 +32,7 @@ def released_order(pairs: Array, inter_weight: Array, label: Array, terms: froze
     """
     from clipcov_assets.core import kernels
 
+    pairs = kernels.readable(pairs)
     n, d = len(pairs), pairs.shape[1] // 2
     centrality = kernels.clipped_sums(pairs, pairs) / n if terms & {"class", "class_reg"} else np.zeros(n)
     labelled = kernels.row_products(pairs, np.concatenate([np.zeros(d), label])[None])[0]

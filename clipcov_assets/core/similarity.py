@@ -1,4 +1,4 @@
-"""Cross-modal similarity: rows of embeddings enter, clip scores and gathered pairs leave.
+"""Cross-modal similarity: rows of embeddings enter, clip scores and pairs side by side leave.
 
 Source: arXiv:2403.12267, Definition 4.1.
 """
@@ -6,9 +6,20 @@ Source: arXiv:2403.12267, Definition 4.1.
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcov_assets.core.pool import Array
+from clipcov_assets.core.pool import Array, Pool
 
 ROWS_AT_ONCE = 8_192
+
+
+def pool_clip_scores(pool: Pool, *, method: str) -> NDArray[np.float64]:
+    """Return the (n,) clip scores of a pool: its column `clip_score`, or else computed from its embeddings.
+
+    Raises:
+        ValueError: the pool has neither.
+    """
+    if pool.clip_score is not None:
+        return pool.clip_score
+    return clip_scores(*pool.require("image_embeddings", "text_embeddings", method=method))
 
 
 def clip_scores(image_embeddings: Array, text_embeddings: Array) -> NDArray[np.float64]:
@@ -28,15 +39,16 @@ def clip_scores(image_embeddings: Array, text_embeddings: Array) -> NDArray[np.f
     return scores
 
 
-def gather_pairs(image_embeddings: Array, text_embeddings: Array, rows: Array) -> NDArray[np.float32]:
-    """Return (m, 2d) the image and the text embedding of each of `rows`, side by side.
+def side_by_side(image_embeddings: Array, text_embeddings: Array, rows: Array | None = None) -> Array:
+    """Return (m, 2d) the image and the text embedding of each of `rows`, or of all, side by side.
 
-    With `swap_halves`, sim(i, j) = <pairs[i], swap_halves(pairs[j])>: the similarity is bilinear.
+    float16 stays float16, which halves what a greedy has to read; else float32. With `swap_halves`,
+    sim(i, j) = <pairs[i], swap_halves(pairs[j])>: the similarity is bilinear.
     """
-    d = image_embeddings.shape[1]
-    pairs = np.empty((len(rows), 2 * d), np.float32)
-    pairs[:, :d] = image_embeddings[rows]
-    pairs[:, d:] = text_embeddings[rows]
+    n, d = image_embeddings.shape
+    pairs = np.empty((n if rows is None else len(rows), 2 * d), np.result_type(image_embeddings, text_embeddings))
+    for half, embeddings in ((pairs[:, :d], image_embeddings), (pairs[:, d:], text_embeddings)):
+        half[:] = embeddings if rows is None else embeddings[rows]
     return pairs
 
 

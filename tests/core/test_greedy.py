@@ -1,4 +1,5 @@
-from collections.abc import Callable, Iterator
+import os
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,10 +7,11 @@ import pytest
 from numpy.typing import ArrayLike
 
 from clipcov_assets.core import METHODS, Pool, objective
-from clipcov_assets.core.greedy import ClassRankings, merge_class_rankings, rank_within_classes
+from clipcov_assets.core.class_pairs import ClassPairs, class_loader
+from clipcov_assets.core.greedy import ClassRankings, merge_class_rankings, rank_classes
 from clipcov_assets.core.objective import TERMS
 from clipcov_assets.core.paper import similarity_floors
-from clipcov_assets.core.similarity import gather_pairs
+from clipcov_assets.core.similarity import side_by_side
 from clipcov_assets.core.statistics import class_statistics
 
 SAME = 10  # decimals up to which two gains are a tie in a naive greedy, whose sums round as they come
@@ -29,13 +31,14 @@ def naive_greedy(pool: Pool, *, inter: str = "mean", alpha: float = 0.5) -> tupl
     others = np.where(present == classes[:, None], 0, means).sum(1)
     others /= max(len(present) - 1, 1) if inter == "mean" else 1
     gains = central - np.diag(sim) / 2 / sizes + np.diag(sim) + alpha * label - central / sizes - others
-    left, order, picked_gains = list(range(len(pool))), [], []
-    while left:
-        best = min(left, key=lambda row: (-round(gains[row], SAME), pool.uid[row]))
+    order, picked_gains = [], []
+    for _ in range(len(pool)):
+        rounded = np.round(gains, SAME)
+        best = min(np.flatnonzero(rounded == rounded.max()).tolist(), key=lambda row: pool.uid[row])
         order.append(best)
         picked_gains.append(gains[best])
-        left.remove(best)
         gains = gains - sim[:, best] * same[:, best] / sizes
+        gains[best] = -np.inf
     return order, picked_gains
 
 
@@ -78,6 +81,13 @@ def test_a_large_class_of_signed_similarities_is_exact(pools: SimpleNamespace) -
     assert METHODS["clipcov"](pool, len(pool)).order.tolist() == naive_greedy(pool)[0]
 
 
+@pytest.mark.parametrize("signed", [False, True], ids=["cone", "signed"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_class_of_two_thousand_pairs_is_exact(signed: bool, dtype: str, pools: SimpleNamespace) -> None:
+    pool = pools.with_equal_rows(pools.random(10, [2000], signed=signed, width=48, dtype=dtype), 10)
+    assert METHODS["clipcov"](pool, len(pool)).order.tolist() == naive_greedy(pool)[0]
+
+
 def test_a_class_of_equal_pairs_is_taken_in_order_of_uid(pools: SimpleNamespace) -> None:
     copies = pools.rows_of(pools.random(7, [1]), np.zeros(400, int), uid=np.random.default_rng(0).permutation(400))
     ranking = METHODS["clipcov"](copies, 400)
@@ -106,36 +116,77 @@ def test_gains_may_rise_where_similarities_are_negative(pools: SimpleNamespace) 
 def test_floors_lie_below_every_similarity(pools: SimpleNamespace) -> None:
     for seed in range(20):
         pool = pools.random(seed, [40], signed=bool(seed % 2), width=4)
-        pairs = gather_pairs(pool.image_embeddings, pool.text_embeddings, np.arange(40))
+        pairs = side_by_side(pool.image_embeddings, pool.text_embeddings)
         assert (similarity_floors(pairs) < pools.similarity(pool).min(axis=0)).all()
 
 
-def parts_of(pool: Pool, shards: list[list[int]], rows_of: Callable[..., Pool]) -> Iterator[ClassRankings]:
-    """Each class shard ranked on its own, with the statistics of the whole pool."""
-    statistics = class_statistics(pool)
-    for classes in shards:
-        part = rows_of(pool, np.flatnonzero(np.isin(pool.latent_class, classes)))
-        yield rank_within_classes(part, statistics)
+def part_of(pool: Pool, classes: list[int]) -> ClassRankings:
+    """Some classes of a pool ranked on their own, with the statistics of the whole pool."""
+    _, load = class_loader(pool)
+    return rank_classes(classes, load, class_statistics(pool), pool.class_embeddings)
 
 
 def test_class_shards_and_the_whole_pool_give_the_same_ranking(pools: SimpleNamespace) -> None:
     pool = pools.random(8, [20, 30, 0, 1, 12])
     whole = METHODS["clipcov"](pool, 40)
-    for shards in ([[0, 1, 2, 3, 4]], [[4], [1, 3], [0, 2]], [[0], [1], [3], [4]]):
-        merged = merge_class_rankings(list(parts_of(pool, shards, pools.rows_of)), 40, uid=pool.uid)
+    for shards in ([[0, 1, 3, 4]], [[4], [1, 3], [0]], [[0], [1], [3], [4]]):
+        merged = merge_class_rankings([part_of(pool, shard) for shard in shards], 40, uid=pool.uid_rank)
         np.testing.assert_array_equal(merged.order, whole.order)
         np.testing.assert_array_equal(merged.gains, whole.gains)
 
 
-def test_a_shard_holds_whole_classes(pools: SimpleNamespace) -> None:
+def test_a_device_ranks_as_the_cores_do(pools: SimpleNamespace) -> None:
+    pool = pools.with_equal_rows(pools.random(8, [20, 300, 0, 1, 12], dtype="float16"), 8)
+    classes, load = class_loader(pool)
+    own = (load, class_statistics(pool), pool.class_embeddings)
+    cores, device = rank_classes(classes, *own), rank_classes(classes, *own, device="cpu")
+    np.testing.assert_array_equal(device.uid, cores.uid)
+    np.testing.assert_array_equal(device.latent_class, cores.latent_class)
+    np.testing.assert_allclose(device.gains, cores.gains, atol=1e-9)
+
+
+def test_a_class_is_loaded_only_when_a_core_is_free_for_it(pools: SimpleNamespace) -> None:
+    pool = pools.random(8, [30] * 40)
+    classes, load = class_loader(pool)
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def watched(k: int) -> ClassPairs:
+        nonlocal most
+        loaded = load(k)
+        alive.append(weakref.ref(loaded))
+        most = max(most, sum(one() is not None for one in alive))
+        return loaded
+
+    rank_classes(classes, watched, class_statistics(pool), pool.class_embeddings)
+    assert len(alive) == 40
+    assert most <= os.cpu_count()
+
+
+def test_only_whole_classes_are_ranked(pools: SimpleNamespace) -> None:
     pool = pools.random(8, [20, 30])
+    classes, load = class_loader(pools.rows_of(pool, np.arange(45)))
     with pytest.raises(ValueError, match=r"class . has .* pairs here and .* in the statistics"):
-        rank_within_classes(pools.rows_of(pool, np.arange(45)), class_statistics(pool))
+        rank_classes(classes, load, class_statistics(pool), pool.class_embeddings)
+
+
+def test_classes_and_statistics_have_one_width(pools: SimpleNamespace) -> None:
+    pool = pools.random(8, [20, 30])
+    classes, load = class_loader(pools.random(8, [20, 30], width=7))
+    with pytest.raises(ValueError, match="class . has pairs of width 14, the statistics are of 12"):
+        rank_classes(classes, load, class_statistics(pool), pool.class_embeddings)
 
 
 def test_statistics_belong_to_the_same_classes(pools: SimpleNamespace) -> None:
+    pool = pools.random(0, [3, 3])
     with pytest.raises(ValueError, match="one list of classes"):
-        rank_within_classes(pools.random(0, [3, 3]), class_statistics(pools.random(0, [3, 3, 1])))
+        rank_classes(*class_loader(pool), class_statistics(pools.random(0, [3, 3, 1])), pool.class_embeddings)
+
+
+def test_there_is_something_to_rank(pools: SimpleNamespace) -> None:
+    pool = pools.random(0, [3, 3])
+    with pytest.raises(ValueError, match="name at least one class"):
+        rank_classes([], class_loader(pool)[1], class_statistics(pool), pool.class_embeddings)
 
 
 def class_rankings(uid: ArrayLike, latent_class: ArrayLike, gains: ArrayLike) -> ClassRankings:

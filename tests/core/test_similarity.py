@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from clipcov_assets.core.similarity import clip_scores, gather_pairs, swap_halves
+from clipcov_assets.core.similarity import clip_scores, side_by_side, swap_halves
 
 
 def test_a_clip_score_is_the_cosine_of_a_pair() -> None:
@@ -19,5 +19,5 @@ def test_equal_pairs_have_equal_scores_wherever_they_stand(pools: SimpleNamespac
 
 def test_the_similarity_is_one_product_of_gathered_pairs(pools: SimpleNamespace) -> None:
     pool = pools.random(1)
-    pairs = gather_pairs(pool.image_embeddings, pool.text_embeddings, np.arange(len(pool)))
+    pairs = side_by_side(pool.image_embeddings, pool.text_embeddings)
     np.testing.assert_allclose(pairs @ swap_halves(pairs).T, pools.similarity(pool), atol=1e-6)

@@ -26,6 +26,17 @@ def test_statistics_of_two_crawls_add_up_to_those_of_both(pools: SimpleNamespace
     np.testing.assert_allclose(together.text_sums, whole.text_sums, rtol=1e-12)
 
 
+def test_a_crawl_can_be_taken_out_again(pools: SimpleNamespace) -> None:
+    pool = pools.random(1, [9, 0, 4])
+    first, second = (pools.rows_of(pool, rows) for rows in (np.arange(6), np.arange(6, 13)))
+    left = class_statistics(pool) - class_statistics(second)
+    np.testing.assert_array_equal(left.counts, class_statistics(first).counts)
+    np.testing.assert_allclose(left.image_sums, class_statistics(first).image_sums, atol=1e-12)
+    nothing = class_statistics(pool) - class_statistics(pool)
+    assert not nothing.counts.any()
+    assert not nothing.text_sums.any()
+
+
 def test_shuffled_rows_have_the_same_statistics_to_the_last_bit(pools: SimpleNamespace) -> None:
     pool = pools.random(2, [40, 30])
     shuffled = pools.rows_of(pool, np.random.default_rng(0).permutation(len(pool)))

@@ -1,3 +1,4 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -67,5 +68,32 @@ def test_a_missing_table_says_what_to_materialize(store):
 
 def test_a_version_that_is_gone_is_named(store):
     store.write("pool", "crawl-1", rows(1))
-    with pytest.raises(KeyError, match=r"version 7 of table pool\.crawl-1 is gone"):
+    with pytest.raises(ValueError, match=r"version 7 of table pool\.crawl-1 is gone"):
         store.read("pool", "crawl-1", version=7)
+
+
+def test_some_rows_are_read_by_their_place(store):
+    store.write("pool", "crawl-1", rows(*range(1000)))
+    stored = store.rows("pool", "crawl-1")
+    assert len(stored) == 1000
+    assert stored.slice(990, 4, ["value"])["value"].to_pylist() == [990, 991, 992, 993]
+    places = np.random.default_rng(0).integers(0, 1000, 300)
+    assert stored.take(places, ["value"])["value"].to_pylist() == places.tolist()
+    assert stored.slice(3, 0, ["uid"]).num_rows == stored.take(places[:0], ["uid"]).num_rows == 0
+
+
+def test_rows_that_are_not_there_are_not_left_out_in_silence(store):
+    store.write("pool", "crawl-1", rows(1, 2))
+    stored = store.rows("pool", "crawl-1")
+    for read in (lambda: stored.slice(1, 2, ["uid"]), lambda: stored.take(np.array([0, 5]), ["uid"])):
+        with pytest.raises(ValueError, match=r"pool\.crawl-1 has 1 of 2 wanted rows"):
+            read()
+
+
+def test_a_table_of_another_version_of_the_project_is_named(store):
+    store.write("pool", "crawl-1", rows(1))
+    message = r"pool\.crawl-1 has no column latent_class: another version of this project wrote it"
+    with pytest.raises(ValueError, match=message):
+        store.read("pool", "crawl-1", ["uid", "latent_class"])
+    with pytest.raises(ValueError, match=message):
+        store.rows("pool", "crawl-1").take(np.array([0]), ["latent_class"])

@@ -15,6 +15,7 @@ from clipcov_assets.core.selection.full import rank_full
 from clipcov_assets.core.selection.metaclip import implied_t, rank_by_metaclip
 from clipcov_assets.core.selection.random_order import rank_at_random
 from clipcov_assets.core.selection.semdedup import implied_epsilon, rank_by_semdedup
+from clipcov_assets.core.statistics import CLIPCOV_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Method:
     Attributes:
         rank: The function that ranks.
         summary: One sentence on what comes first, for people who choose a method.
-        reads: Columns of the pool that it needs beside embeddings and latent classes.
+        reads: Columns of the pool that it needs beside uid; clip_score stands for what it is computed from.
         threshold: Name of the method's own threshold, and the function that finds the one a subset implies in the
             gain of its last pick; None where a method has no other threshold than that gain.
     """
@@ -47,19 +48,24 @@ class _Methods(dict[str, Method]):
 METHODS: dict[str, Method] = _Methods(
     {
         "clipcov": Method(
-            rank_by_clipcov, "Pairs that keep the image-text cross-covariance of every latent class come first."
+            rank_by_clipcov,
+            "Pairs that keep the image-text cross-covariance of every latent class come first.",
+            reads=CLIPCOV_COLUMNS,
         ),
         "clip_score": Method(
-            rank_by_clip_score, "Pairs whose image and caption agree most under the proxy come first."
+            rank_by_clip_score,
+            "Pairs whose image and caption agree most under the proxy come first.",
+            reads=("clip_score",),
         ),
         "c_rho": Method(
             rank_by_c_rho,
             "Pairs that the proxy matches better than a partly trained model come first.",
-            reads=("partial_clip_score",),
+            reads=("clip_score", "partial_clip_score"),
         ),
         "semdedup": Method(
             rank_by_semdedup,
             "Pairs whose image has no near duplicate before it come first.",
+            reads=("image_embeddings",),
             threshold=("epsilon", implied_epsilon),
         ),
         "metaclip": Method(

@@ -2,7 +2,7 @@
 
 from clipcov_assets.core.pool import Pool
 from clipcov_assets.core.ranking import Ranking, check_budget, ranking_from_scores
-from clipcov_assets.core.similarity import clip_scores
+from clipcov_assets.core.similarity import pool_clip_scores
 
 
 def rank_by_c_rho(pool: Pool, budget: int, *, seed: int = 0) -> Ranking:
@@ -13,7 +13,7 @@ def rank_by_c_rho(pool: Pool, budget: int, *, seed: int = 0) -> Ranking:
     scale.
 
     Args:
-        pool: Reads `image_embeddings`, `text_embeddings`, `partial_clip_score`.
+        pool: Reads `partial_clip_score` and `clip_score`, or else `image_embeddings`, `text_embeddings`.
         budget: Pairs to rank, 1 <= budget <= n.
         seed: Not used: nothing is drawn.
 
@@ -26,6 +26,5 @@ def rank_by_c_rho(pool: Pool, budget: int, *, seed: int = 0) -> Ranking:
     Source: Maini et al. 2023, arXiv:2307.03132, as described in arXiv:2403.12267, section 5.
     """
     check_budget(budget, len(pool))
-    columns = ("image_embeddings", "text_embeddings", "partial_clip_score")
-    images, texts, partial = pool.require(*columns, method="c_rho")
-    return ranking_from_scores(pool.uid_rank, clip_scores(images, texts) - partial, budget)
+    (partial,) = pool.require("partial_clip_score", method="c_rho")
+    return ranking_from_scores(pool.uid_rank, pool_clip_scores(pool, method="c_rho") - partial, budget)

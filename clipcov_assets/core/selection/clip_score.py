@@ -2,14 +2,14 @@
 
 from clipcov_assets.core.pool import Pool
 from clipcov_assets.core.ranking import Ranking, check_budget, ranking_from_scores
-from clipcov_assets.core.similarity import clip_scores
+from clipcov_assets.core.similarity import pool_clip_scores
 
 
 def rank_by_clip_score(pool: Pool, budget: int, *, seed: int = 0) -> Ranking:
     """Rank pairs by the cosine of their image and their caption, largest first.
 
     Args:
-        pool: Reads `image_embeddings`, `text_embeddings`.
+        pool: Reads `clip_score`, or else `image_embeddings`, `text_embeddings`.
         budget: Pairs to rank, 1 <= budget <= n.
         seed: Not used: nothing is drawn.
 
@@ -22,5 +22,4 @@ def rank_by_clip_score(pool: Pool, budget: int, *, seed: int = 0) -> Ranking:
     Source: arXiv:2403.12267, section 5 (baseline); Hessel et al. 2021, arXiv:2104.08718.
     """
     check_budget(budget, len(pool))
-    images, texts = pool.require("image_embeddings", "text_embeddings", method="clip_score")
-    return ranking_from_scores(pool.uid_rank, clip_scores(images, texts), budget)
+    return ranking_from_scores(pool.uid_rank, pool_clip_scores(pool, method="clip_score"), budget)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from clipcov_assets.core.greedy import check_variant, merge_class_rankings, rank_within_classes
+from clipcov_assets.core.class_pairs import class_loader
+from clipcov_assets.core.greedy import accelerator, check_variant, merge_class_rankings, rank_classes
 from clipcov_assets.core.objective import TERMS, check_options
 from clipcov_assets.core.pool import Pool
 from clipcov_assets.core.ranking import Ranking, check_budget
-from clipcov_assets.core.statistics import class_statistics
+from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, class_statistics
 
 
 def rank_by_clipcov(
@@ -21,7 +22,8 @@ def rank_by_clipcov(
 ) -> Ranking:
     """Rank pairs by how much they help a subset to keep the pool's cross-covariance, largest gain first.
 
-    The order equals that of a naive greedy in float64, for similarities of any sign.
+    The order equals that of a naive greedy in float64, for similarities of any sign. A GPU ranks where there is one;
+    there, different pairs whose gains differ by rounding alone may change places.
 
     Args:
         pool: Reads `image_embeddings`, `text_embeddings`, `latent_class`, `class_embeddings`.
@@ -45,6 +47,17 @@ def rank_by_clipcov(
     check_budget(budget, len(pool))
     check_variant(variant, inter)
     terms = check_options(alpha=alpha, inter=inter, terms=terms)
-    statistics = class_statistics(pool)
-    classes = rank_within_classes(pool, statistics, alpha=alpha, inter=inter, terms=terms, variant=variant)
-    return merge_class_rankings([classes], budget, uid=pool.uid)
+    *_, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="clipcov")
+    classes, load = class_loader(pool)
+    ranked = rank_classes(
+        classes,
+        load,
+        class_statistics(pool),
+        class_embeddings,
+        alpha=alpha,
+        inter=inter,
+        terms=terms,
+        variant=variant,
+        device=accelerator(),
+    )
+    return merge_class_rankings([ranked], budget, uid=pool.uid_rank)

@@ -1,0 +1,151 @@
+"""A pool of several crawls, kept in tables, is the pool that the core would make of them in memory."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from clipcov_assets.assets.latent_classes import ClassOrder
+from clipcov_assets.assets.pool import JoinedCrawls
+from clipcov_assets.core import METHODS
+from clipcov_assets.core.class_pairs import class_loader
+from clipcov_assets.core.covariance import cross_products
+from clipcov_assets.core.greedy import merge_class_rankings, rank_classes
+from clipcov_assets.core.similarity import clip_scores
+from clipcov_assets.core.statistics import class_statistics
+from clipcov_assets.pool_tables import (
+    CLASS_EMBEDDINGS,
+    CRAWL_PRODUCTS,
+    CRAWL_STATISTICS,
+    POOL_PRODUCTS,
+    PooledClasses,
+    cross_product_rows,
+    list_column,
+    load_cross_products,
+    load_pool,
+    pooled_crawls,
+    statistics_rows,
+)
+from clipcov_assets.tables import class_embeddings_schema, embeddings_schema
+from resources.lance_store import LanceStore
+
+CLASSES, WIDTH = 5, 8
+PAIRS = {"crawl-1": range(60), "crawl-2": range(50, 130), "crawl-3": range(40, 60)}
+
+
+def unit_rows(seed, count):
+    rows = np.random.default_rng(seed).normal(size=(count, WIDTH)) + 2 * np.eye(WIDTH)[0]
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+CLASS_ROWS = unit_rows(9, CLASSES).astype(np.float32)
+
+
+def write_crawl(store, crawl, pairs, *, spoil=None):
+    """The tables of a crawl: pair i has the same embeddings and class whichever crawl brings it; class 3 is empty."""
+    random = np.random.default_rng(0)
+    pairs = random.permutation(pairs)
+    image, text = unit_rows(1, 200)[pairs], unit_rows(2, 200)[pairs]
+    if spoil is not None:
+        image[spoil[0]] = spoil[1]
+    uid = [f"{pair:04d}" for pair in pairs]
+    label = np.array([0, 1, 2, 4])[pairs % 4]
+    columns = [uid, list_column(image), list_column(text), clip_scores(image, text)]
+    store.write("embeddings", crawl, pa.table(columns, schema=embeddings_schema(WIDTH)))
+    labels = pa.table({"uid": uid, "latent_class": pa.array(label, pa.int32()), "margin": label.astype(np.float32)})
+    labels = labels.append_column("place", pa.array(np.arange(len(uid))))
+    labels = labels.sort_by([("latent_class", "ascending"), ("uid", "ascending")])
+    rows = ClassOrder(store, crawl, labels, (CLASSES, WIDTH))
+    store.write("latent_classes", crawl, rows.reader())
+    store.write(CRAWL_STATISTICS, crawl, statistics_rows(rows.statistics))
+    store.write(CRAWL_PRODUCTS, crawl, cross_product_rows(rows.products))
+    names = pa.array(range(CLASSES), pa.int32()), [str(k) for k in range(CLASSES)], list_column(CLASS_ROWS)
+    store.write(CLASS_EMBEDDINGS, crawl, pa.table(names, schema=class_embeddings_schema(WIDTH)))
+    captions = pa.table({"uid": uid, "caption": [f"caption of {one}" for one in uid]})
+    store.write("raw_pairs", crawl, captions.take(random.permutation(len(uid))))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LanceStore(uri=str(tmp_path))
+
+
+@pytest.fixture
+def pooled(store):
+    for crawl, pairs in PAIRS.items():
+        write_crawl(store, crawl, pairs)
+    JoinedCrawls(store, list(PAIRS)).write(store, "crawl-3")
+    return store
+
+
+def test_each_pair_is_pooled_once_with_the_oldest_crawl_that_brought_it(pooled):
+    rows = pooled.read("pool", "crawl-3").to_pylist()
+    assert sorted(row["uid"] for row in rows) == [f"{pair:04d}" for pair in range(130)]
+    assert {row["uid"] for row in rows if row["crawl"] == "crawl-2"} == {f"{pair:04d}" for pair in range(60, 130)}
+    assert [one.new_pairs for one in pooled_crawls(pooled, "crawl-3")] == [60, 70, 0]
+    assert [(row["latent_class"], row["uid"]) for row in rows] == sorted((r["latent_class"], r["uid"]) for r in rows)
+
+
+def test_a_class_read_from_the_crawls_is_the_class_of_the_pool(pooled):
+    classes, pool = PooledClasses(pooled, "crawl-3"), load_pool(pooled, "crawl-3", METHODS["clipcov"].reads)
+    inhabited, load = class_loader(pool)
+    assert classes.inhabited == inhabited == [0, 1, 2, 4]
+    for k in inhabited:
+        found, expected = classes.load(k), load(k)
+        assert pool.uid[found.uid].tolist() == classes.uid(k).to_pylist() == sorted(classes.uid(k).to_pylist())
+        np.testing.assert_array_equal(found.pairs, expected.pairs)
+
+
+def test_the_ranking_out_of_the_tables_is_the_librarys(pooled):
+    classes, pool = PooledClasses(pooled, "crawl-3"), load_pool(pooled, "crawl-3", METHODS["clipcov"].reads)
+    ranked = rank_classes(classes.inhabited, classes.load, classes.statistics, classes.class_embeddings)
+    merged = merge_class_rankings([ranked], len(pool), uid=np.arange(len(pool)))
+    assert merged.order.tolist() == METHODS["clipcov"](pool, len(pool)).order.tolist()
+
+
+def test_the_statistics_of_the_crawls_add_up_without_the_pairs_that_came_twice(pooled):
+    pool = load_pool(pooled, "crawl-3", METHODS["clipcov"].reads)
+    added, whole = PooledClasses(pooled, "crawl-3").statistics, class_statistics(pool)
+    np.testing.assert_array_equal(added.counts, whole.counts)
+    np.testing.assert_allclose(added.image_sums, whole.image_sums, atol=1e-12)
+    np.testing.assert_allclose(added.text_sums, whole.text_sums, atol=1e-12)
+    products = load_cross_products(pooled, POOL_PRODUCTS, "crawl-3")
+    np.testing.assert_allclose(products, cross_products(pool.image_embeddings, pool.text_embeddings), atol=1e-12)
+
+
+def test_columns_of_the_pool_belong_to_its_uids(pooled):
+    pool = load_pool(pooled, "crawl-3", ["captions", "clip_score", "image_embeddings", "text_embeddings"])
+    assert list(pool.captions) == [f"caption of {uid}" for uid in pool.uid]
+    np.testing.assert_array_equal(pool.clip_score, clip_scores(pool.image_embeddings, pool.text_embeddings))
+
+
+def test_a_pool_reads_its_crawls_as_they_were(pooled):
+    before = PooledClasses(pooled, "crawl-3").load(0).pairs
+    write_crawl(pooled, "crawl-1", range(140, 180))
+    np.testing.assert_array_equal(PooledClasses(pooled, "crawl-3").load(0).pairs, before)
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "is not finite"), (0.5, "has length 1.414, not 1")])
+def test_a_spoiled_embedding_is_named_with_its_crawl(store, value, words):
+    write_crawl(store, "crawl-1", range(40), spoil=(7, value))
+    JoinedCrawls(store, ["crawl-1"]).write(store, "crawl-1")
+    classes = PooledClasses(store, "crawl-1")
+    uid = store.read("embeddings", "crawl-1", ["uid"])["uid"][7].as_py()
+    with pytest.raises(ValueError, match=f"image_embedding of uid {uid} in latent_classes of crawl-1 {words}"):
+        rank_classes(classes.inhabited, classes.load, classes.statistics, classes.class_embeddings)
+
+
+def test_a_pair_that_its_crawl_has_lost_is_named(pooled):
+    rows = pooled.read("pool", "crawl-3").to_pylist()
+    rows[0]["uid"] = "0000-lost"
+    metadata = pooled.metadata("pool", "crawl-3")
+    pooled.write("pool", "crawl-3", pa.Table.from_pylist(rows, pooled.read("pool", "crawl-3").schema), metadata)
+    with pytest.raises(ValueError, match="pair 0000-lost of the pool is not in latent_classes of crawl-1"):
+        PooledClasses(pooled, "crawl-3").load(0)
+    with pytest.raises(ValueError, match="pair 0000-lost of the pool is not in raw_pairs of crawl-1"):
+        load_pool(pooled, "crawl-3", ["captions"])
+
+
+def test_statistics_of_another_table_are_refused(pooled):
+    pooled.write("pool", "crawl-3", pooled.read("pool", "crawl-3").slice(1), pooled.metadata("pool", "crawl-3"))
+    with pytest.raises(ValueError, match=r"pool.crawl-3 has 129 rows and its statistics 130: materialize it again"):
+        PooledClasses(pooled, "crawl-3")

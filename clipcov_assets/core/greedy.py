@@ -23,7 +23,7 @@ VARIANTS = ("paper", "released")
 
 @dataclass(frozen=True, eq=False)
 class ClassRankings:
-    """The complete order of one or more latent classes, one class after the other.
+    """The order of one or more latent classes or its head, one class after the other.
 
     Args:
         uid: (m,) in the order of picks inside each class.
@@ -47,6 +47,7 @@ def rank_classes(
     terms: Iterable[str] = TERMS,
     variant: str = "paper",
     device: str | None = None,
+    budget: int | None = None,
 ) -> ClassRankings:
     """Rank every pair of these latent classes. Classes do not interact, so each is loaded and ranked on its own.
 
@@ -64,6 +65,7 @@ def rank_classes(
         variant: "paper" for greedy by exact gains, "released" for the authors' notebook (see
             `released_order`), which runs on the cores only.
         device: The torch device that ranks, such as "cuda"; the cores where None.
+        budget: Picks wanted of the whole pool, and so at most of a class; every pair where None.
 
     Raises:
         ValueError: an unknown option, no classes, or statistics of other classes than those that are loaded.
@@ -90,7 +92,7 @@ def rank_classes(
     def rank(k: int) -> ClassRankings:
         loaded = load_whole(k)
         if variant == "paper":
-            order, gains = paper_order(loaded.pairs, weights[k], terms)
+            order, gains = paper_order(loaded.pairs, weights[k], terms, budget)
         else:
             label = alpha * class_embeddings[k].astype(np.float64)
             order, gains = released_order(loaded.pairs, weights[k], label, terms)
@@ -144,25 +146,21 @@ def merge_class_rankings(class_rankings: Sequence[ClassRankings], budget: int, *
     order of the running worst (gain, uid) of each class, which a sort finds without a queue.
 
     Args:
-        class_rankings: Parts that together hold each pair of the pool once, and each class in one part.
+        class_rankings: Parts that hold each class once, complete or with at least its first `budget` picks.
         budget: Pairs to rank, 1 <= budget <= n.
         uid: (n,) the pool's uids; the ranking holds rows of this array.
 
     Raises:
-        ValueError: `budget` out of range, or the parts do not hold exactly these uids.
+        ValueError: `budget` out of range, or the parts hold fewer pairs, a pair twice, or one of another pool.
     """
     uid = as_uids(uid)
     check_budget(budget, len(uid))
     ranked_uid = as_uids(np.concatenate([part.uid for part in class_rankings]))
     latent_class = np.concatenate([part.latent_class for part in class_rankings])
     gains = np.concatenate([part.gains for part in class_rankings]).astype(np.float64)
-    by_uid, ranked_by_uid = np.argsort(uid, kind="stable"), np.argsort(ranked_uid, kind="stable")
-    if not np.array_equal(uid[by_uid], ranked_uid[ranked_by_uid]):
-        raise ValueError("the class rankings do not hold exactly the pool's uids: rank all classes of this pool")
-    n = len(uid)
-    uid_rank, rows, place = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-    uid_rank[ranked_by_uid] = np.arange(n)
-    rows[ranked_by_uid] = by_uid
+    uid_rank, rows = places_in_pool(ranked_uid, uid, budget)
+    n = len(ranked_uid)
+    place = np.empty(n, np.int64)
     place[np.lexsort((uid_rank, -gains))] = np.arange(n)
     starts = np.flatnonzero(np.diff(latent_class, prepend=latent_class[0] - 1))
     if len(starts) != len(np.unique(latent_class)):
@@ -171,6 +169,25 @@ def merge_class_rankings(class_rankings: Sequence[ClassRankings], budget: int, *
     worst = np.maximum.accumulate(run + place) - run
     taken = np.argsort(worst, kind="stable")[:budget]
     return Ranking(rows[taken], gains[taken].astype(np.float32))
+
+
+def places_in_pool(ranked: Array, uid: Array, budget: int) -> tuple[Array, Array]:
+    """Return place among the ascending uids, and row, of each ranked uid.
+
+    Raises:
+        ValueError: there are fewer than `budget`, one is ranked twice, or one is not the pool's.
+    """
+    if len(ranked) < budget:
+        raise ValueError(f"the class rankings hold {len(ranked)} pairs, not {budget}: rank all classes of this pool")
+    by_uid = np.argsort(uid, kind="stable")
+    places = np.minimum(np.searchsorted(uid, ranked, sorter=by_uid), len(uid) - 1)
+    rows: Array = by_uid[places]
+    strange = np.flatnonzero(uid[rows] != ranked)
+    if strange.size:
+        raise ValueError(f"the class rankings hold uid {ranked[strange[0]].item()!r}, which the pool does not")
+    if np.bincount(places, minlength=1).max() > 1:
+        raise ValueError("the class rankings hold a pair twice: pass each class once")
+    return places, rows
 
 
 def check_variant(variant: str, inter: str) -> None:

@@ -19,6 +19,9 @@ from numba.extending import intrinsic
 from clipcov_assets.core.pool import Array
 
 BLOCK = 32  # rows that stay in a core's cache while all others pass by
+# Heap places that are evaluated together: three levels. One alone leaves a core waiting for its row; more would
+# evaluate what never comes up.
+HEAD = 7
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,8 +66,9 @@ def dot(a: Array, b: Array) -> float:
 def add_rows(sums: Array, rows: Array, group: Array, order: Array) -> None:
     """Add each row to the float64 sum of its group, in this order of rows."""
     for e in order:
+        total = sums[group[e]]
         for i in range(rows.shape[1]):
-            sums[group[e], i] += widened(rows[e, i])
+            total[i] += widened(rows[e, i])
 
 
 @compiled
@@ -119,39 +123,61 @@ def self_similarities(pairs: Array) -> Array:
 
 
 @compiled
-def precedes(a: int, b: int, bounds: Array, gains: Array) -> bool:
-    """Return whether row a stands above row b in the heap."""
-    if bounds[a] != bounds[b]:
-        return bool(bounds[a] > bounds[b])
-    if gains[a] != gains[b]:
-        return bool(gains[a] > gains[b])
-    return bool(a < b)
+def four_products(pairs: Array, a: int, b: int, c: int, d: int, weight: Array) -> tuple[float, float, float, float]:
+    """Return the float64 products of the rows a, b, c and d with one weight, which is read once for all of them."""
+    of_a, of_b, of_c, of_d = 0.0, 0.0, 0.0, 0.0
+    for i in range(weight.shape[0]):
+        of_a += widened(pairs[a, i]) * weight[i]
+        of_b += widened(pairs[b, i]) * weight[i]
+        of_c += widened(pairs[c, i]) * weight[i]
+        of_d += widened(pairs[d, i]) * weight[i]
+    return of_a, of_b, of_c, of_d
 
 
 @compiled
-def sift_down(heap: Array, size: int, bounds: Array, gains: Array) -> None:
-    """Restore the heap below its root: largest bound first, then largest gain, then smallest row."""
-    parent = 0
+def sift_down(heap: Array, bounds: Array, size: int, place: int, gains: Array) -> None:
+    """Restore the heap below a place: largest bound first, then largest gain, then smallest row.
+
+    Args:
+        heap: Rows; the first `size` count.
+        bounds: Upper bound of the gain of each row of the heap, place by place.
+        size: Rows in the heap.
+        place: Where a bound fell.
+        gains: (n,) last known gain of each row.
+    """
+    row, bound = heap[place], bounds[place]
     while True:
-        child = 2 * parent + 1
+        child = 2 * place + 1
         if child >= size:
-            return
-        if child + 1 < size and precedes(heap[child + 1], heap[child], bounds, gains):
-            child += 1
-        if not precedes(heap[child], heap[parent], bounds, gains):
-            return
-        heap[child], heap[parent] = heap[parent], heap[child]
-        parent = child
+            break
+        other = child + 1
+        if other < size and precedes(bounds[other], heap[other], bounds[child], heap[child], gains):
+            child = other
+        if not precedes(bounds[child], heap[child], bound, row, gains):
+            break
+        heap[place], bounds[place] = heap[child], bounds[child]
+        place = child
+    heap[place], bounds[place] = row, bound
+
+
+@compiled
+def precedes(bound: float, row: int, other_bound: float, other: int, gains: Array) -> bool:
+    """Return whether a row stands above another in the heap."""
+    if bound != other_bound:
+        return bool(bound > other_bound)
+    if gains[row] != gains[other]:
+        return bool(gains[row] > gains[other])
+    return bool(row < other)
 
 
 @compiled
 def lazy_greedy(
-    pairs: Array, base: Array, penalty: float, floors: Array, heap: Array, twin: Array
+    pairs: Array, base: Array, penalty: float, floors: Array, heap: Array, twin: Array, budget: int
 ) -> tuple[Array, Array]:
-    """Return (n,) rows in greedy order and their (n,) gains.
+    """Return (budget,) rows in greedy order and their (budget,) gains.
 
     The gain of e after the picks S is base[e] - penalty * sum over s in S of sim(e, s). It is evaluated
-    only for the pair with the largest upper bound. Each pick s lowers every gain by at least penalty *
+    only for the pairs with the largest upper bounds. Each pick s lowers every gain by at least penalty *
     floors[s], so a gain from an earlier time is bounded by itself minus the `drop` since then; as all
     bounds fall together, the heap keeps gain + drop at evaluation and never has to be rebuilt. The floors
     may be negative.
@@ -163,21 +189,35 @@ def lazy_greedy(
         floors: (n,) float64, floors[s] < sim(e, s) for every e.
         heap: Rows by falling `base`, ties by row, without those that are another row's twin. Overwritten.
         twin: (n,) the next row that is equal to this one, or -1.
+        budget: Picks wanted, at most n.
     """
     n, d = pairs.shape[0], pairs.shape[1] // 2
     size = heap.shape[0]
-    gains, bounds = base.copy(), base.copy()
+    gains, bounds = base.copy(), base[heap]
     evaluated = np.zeros(n, np.int64)
-    order, picked_gains = np.empty(n, np.int64), np.empty(n)
+    order, picked_gains = np.empty(budget, np.int64), np.empty(budget)
     picked = np.zeros(2 * d)  # (L, V): the sum of the picks' swapped rows
     drop = 0.0
-    for t in range(n):
+    stale = np.empty(HEAD + 3, np.int64)
+    for t in range(budget):
         while evaluated[heap[0]] < t:
-            e = heap[0]
-            gains[e] = base[e] - penalty * dot(pairs[e], picked)
-            bounds[e] = gains[e] + drop
-            evaluated[e] = t
-            sift_down(heap, size, bounds, gains)
+            count = 0
+            for place in range(min(HEAD, size)):
+                if evaluated[heap[place]] < t:
+                    stale[count] = place
+                    count += 1
+            stale[count : count + 3] = stale[count - 1]  # to fill the last four
+            for first in range(0, count, 4):
+                a, b, c, f = stale[first], stale[first + 1], stale[first + 2], stale[first + 3]
+                products = four_products(pairs, heap[a], heap[b], heap[c], heap[f], picked)
+                for i in range(4):
+                    place = stale[first + i]
+                    e = heap[place]
+                    gains[e] = base[e] - penalty * products[i]
+                    bounds[place] = gains[e] + drop
+                    evaluated[e] = t
+            for i in range(count - 1, -1, -1):
+                sift_down(heap, bounds, size, stale[i], gains)
         e = heap[0]
         order[t], picked_gains[t] = e, gains[e]
         for i in range(d):
@@ -186,11 +226,11 @@ def lazy_greedy(
         drop += penalty * floors[e]
         if twin[e] >= 0:
             heap[0] = twin[e]
-            gains[twin[e]], bounds[twin[e]], evaluated[twin[e]] = gains[e], bounds[e], t
+            gains[twin[e]], evaluated[twin[e]] = gains[e], t
         else:
             size -= 1
-            heap[0] = heap[size]
-        sift_down(heap, size, bounds, gains)
+            heap[0], bounds[0] = heap[size], bounds[size]
+        sift_down(heap, bounds, size, 0, gains)
     return order, picked_gains
 
 
@@ -236,15 +276,3 @@ def clipped_sums(pairs: Array, others: Array) -> Array:
                 sums[e] += max(dot(pairs[e, :d], others[j, d:]), 0.0)
                 sums[e] += max(dot(pairs[e, d:], others[j, :d]), 0.0)
     return sums
-
-
-@compiled
-def largest_earlier(rows: Array) -> Array:
-    """Return (n,) float64 largest product of each row with a row before it, at least 0."""
-    n = rows.shape[0]
-    largest = np.zeros(n)
-    for start in range(0, n, BLOCK):
-        for j in range(start + 1, n):
-            for i in range(start, min(start + BLOCK, j)):
-                largest[j] = max(largest[j], dot(rows[i], rows[j]))
-    return largest

@@ -17,13 +17,14 @@ from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, class_statistics
 FLOOR_MARGIN = 1e-9  # above the rounding of every float64 number that it stands next to
 
 
-def paper_order(pairs: Array, weight: Array, terms: frozenset[str]) -> tuple[Array, Array]:
-    """Return the (n,) greedy order of one class and its (n,) float64 gains; ties go to the earlier row.
+def paper_order(pairs: Array, weight: Array, terms: frozenset[str], budget: int | None = None) -> tuple[Array, Array]:
+    """Return the greedy order of one class and its float64 gains; ties go to the earlier row.
 
     Args:
         pairs: (n, 2d) float16 or float32, all pairs of the class.
         weight: (2d,) float64 row of `linear_weights`.
         terms: Which terms of Eq. (16) count.
+        budget: Picks wanted; the whole class where None or more than that.
     """
     from clipcov_assets.core import kernels
 
@@ -35,7 +36,8 @@ def paper_order(pairs: Array, weight: Array, terms: frozenset[str]) -> tuple[Arr
     twin = np.full(len(pairs), -1)
     twin[order[twins]] = order[twins + 1]
     heap = np.delete(order, twins + 1)
-    picks: tuple[Array, Array] = kernels.lazy_greedy(pairs, base, penalty, similarity_floors(pairs), heap, twin)
+    wanted = len(pairs) if budget is None else min(budget, len(pairs))
+    picks: tuple[Array, Array] = kernels.lazy_greedy(pairs, base, penalty, similarity_floors(pairs), heap, twin, wanted)
     return picks
 
 

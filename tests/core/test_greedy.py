@@ -222,10 +222,12 @@ def test_merging_equals_a_queue_of_heads() -> None:
 
 def test_merging_needs_exactly_the_pairs_of_the_pool() -> None:
     rankings = [class_rankings(["a", "b"], [0, 0], [2, 1])]
-    with pytest.raises(ValueError, match="exactly the pool's uids"):
+    with pytest.raises(ValueError, match="hold uid 'b', which the pool does not"):
         merge_class_rankings(rankings, 1, uid=np.array(["a", "c"]))
-    with pytest.raises(ValueError, match="exactly the pool's uids"):
-        merge_class_rankings(rankings, 1, uid=np.array(["a", "b", "c"]))
+    with pytest.raises(ValueError, match="hold 2 pairs, not 3: rank all classes"):
+        merge_class_rankings(rankings, 3, uid=np.array(["a", "b", "c"]))
+    with pytest.raises(ValueError, match="a pair twice"):
+        merge_class_rankings([*rankings, *rankings], 1, uid=np.array(["a", "b"]))
     with pytest.raises(ValueError, match="budget"):
         merge_class_rankings(rankings, 3, uid=np.array(["a", "b"]))
 

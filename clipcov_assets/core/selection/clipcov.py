@@ -59,5 +59,6 @@ def rank_by_clipcov(
         terms=terms,
         variant=variant,
         device=accelerator(),
+        budget=budget,
     )
     return merge_class_rankings([ranked], budget, uid=pool.uid_rank)

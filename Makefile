@@ -4,17 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.dev-ready
+BENCH_READY := $(VENV)/.bench-ready
 export DAGSTER_HOME := $(CURDIR)
 # Nothing here calls home.
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test ui lint format lock clean
+.PHONY: demo test bench ui lint format lock clean
 
 demo: $(READY) ## carry data/demo from raw pairs to a scoreboard
 	$(BIN)/python -m clipcov_assets.demo
 
 test: $(DEV_READY) ## every test
 	$(BIN)/python -m pytest
+
+bench: $(BENCH_READY) ## ours and the peers, measured side by side: rewrites docs/performance.md (twenty minutes)
+	$(BIN)/python -m benchmarks
 
 ui: $(READY) ## Dagster on http://127.0.0.1:3000 and MLflow on http://127.0.0.1:5000
 	mkdir -p var
@@ -52,4 +56,8 @@ $(READY): pyproject.toml requirements.lock | $(VENV)/bin/pip
 
 $(DEV_READY): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+$(BENCH_READY): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'
 	touch $@

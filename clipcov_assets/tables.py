@@ -1,5 +1,7 @@
 """Columns of every Lance table, described once: the store writes these schemas and Dagster shows them."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 import pyarrow as pa
 
@@ -94,6 +96,17 @@ CLASS_RANKING = _schema(
     gain=(pa.float64(), "What the pick added to the objective, given the picks of its class before it."),
 )
 RANKING = _schema(uid=UID, rank=RANK, gain=GAIN)
+REASONS = {
+    "partner": (pa.string(), "Pair before it whose image is most similar, which makes it a duplicate; its uid."),
+    "entry": (pa.string(), "Metadata entry in the caption that let the pair in."),
+}
+
+
+def ranking_schema(reasons: Iterable[str]) -> pa.Schema:
+    """Schema of a ranking with what its method knows of each pick."""
+    return _schema(uid=UID, rank=RANK, gain=GAIN, **{reason: REASONS[reason] for reason in reasons})
+
+
 CURVE = _schema(
     samples_seen=(pa.int64(), "Pairs trained on so far, counting repeats."),
     loss=(pa.float64(), "CLIP loss of the batch."),

@@ -91,6 +91,19 @@ def test_a_subset_reports_what_it_keeps_and_what_changed(machine):
     assert whole["class_coverage"] == 1
 
 
+def test_a_ranking_keeps_the_reasons_for_its_picks(machine):
+    rows = machine.store.read("semdedup_ranking", "crawl-2").sort_by("rank").to_pylist()
+    seen = {row["uid"] for row in rows}
+    assert all((row["partner"] is None) is (row["gain"] == 0) for row in rows)
+    assert all(row["partner"] in seen for row in rows if row["partner"])
+    curve = machine.metadata("semdedup_ranking", "crawl-2")["epsilon_curve"]
+    assert [row["kept"] for row in curve] == [sum(row["gain"] >= one["epsilon"] - 1 for row in rows) for one in curve]
+    pairs = machine.store.read("raw_pairs", "crawl-1", ["uid", "caption"]).to_pylist()
+    captions = {row["uid"]: row["caption"] for row in pairs}
+    for row in machine.store.read("metaclip_ranking", "crawl-1").to_pylist():
+        assert row["entry"] is None or row["entry"] in captions[row["uid"]]
+
+
 def test_a_subset_reports_the_threshold_that_it_implies(machine):
     last = machine.store.read("semdedup_subset", "crawl-2|f50").sort_by("rank")["gain"][-1].as_py()
     assert machine.metadata("semdedup_subset", "crawl-2|f50")["implied_epsilon"] == pytest.approx(1 + last)

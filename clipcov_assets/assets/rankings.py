@@ -11,6 +11,7 @@ from clipcov_assets.assets.groups import OWNERS, RANKINGS
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.core import METHODS, Pool, Ranking
 from clipcov_assets.core.greedy import ClassRankings, accelerator, merge_class_rankings, rank_classes
+from clipcov_assets.core.selection.semdedup import EPSILONS, epsilon_curve
 from clipcov_assets.core.similarity import clip_scores
 from clipcov_assets.partitions import (
     class_shards,
@@ -23,7 +24,7 @@ from clipcov_assets.partitions import (
 from clipcov_assets.pool_tables import PooledClasses, load_pairs, load_pool, places_of
 from clipcov_assets.provenance import Input, content_version, latest_input, materialized
 from clipcov_assets.scales import SCALE, code_version
-from clipcov_assets.tables import CLASS_RANKING, RANKING, column_schema
+from clipcov_assets.tables import CLASS_RANKING, column_schema, ranking_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
@@ -91,7 +92,7 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
         tags={"clipcov/stage": "rank", "clipcov/method": method},
         code_version=code_version(1, SCALE.method_parameters.get(method), SCALE.seed),
         automation_condition=when_inputs_change,
-        metadata={"dagster/column_schema": column_schema(RANKING)},
+        metadata={"dagster/column_schema": column_schema(ranking_schema(METHODS[method].reasons))},
         description=(
             f"Every pair of the pool in the order in which {method} picks it, with the gain of each pick.\n\n"
             f"{METHODS[method].summary} Every subset size is a head of this order; equal gains go to the smaller uid."
@@ -106,14 +107,14 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
         else:
             pool = _pool(METHODS[method].reads, store, crawl, encoder, compute)
             ranked = METHODS[method](pool, len(pool), seed=SCALE.seed, **_own_parameters(method))
-            rows = _ranking_table(pa.array(pool.uid), ranked)
+            rows = _ranking_table(pa.array(pool.uid), ranked, METHODS[method].reasons)
             inputs = [latest_input(context, asset, crawl) for asset in ("pool", *extra)]
         written = store.write(f"{method}_ranking", crawl, rows)
         return materialized(
             written,
             content_version(rows),
             inputs,
-            metadata={"pairs": len(rows), **_gain_quantiles(ranked)},
+            metadata={"pairs": len(rows), **_gain_quantiles(ranked), **_curve(method, ranked)},
         )
 
     return ranking
@@ -151,7 +152,7 @@ def _merged(context: dg.AssetExecutionContext, store: LanceStore, crawl: str) ->
     uid = store.read("pool", crawl, ["uid"])["uid"].sort().combine_chunks()
     parts = [_class_rankings(store.read("clipcov_class_ranking", shard), uid) for shard in shards]
     ranked = merge_class_rankings([part for part in parts if len(part.uid)], len(uid), uid=np.arange(len(uid)))
-    return _ranking_table(uid, ranked), ranked, inputs
+    return _ranking_table(uid, ranked, ()), ranked, inputs
 
 
 def _class_picks(ranked: ClassRankings, pooled: PooledClasses, classes: list[int]) -> pa.Table:
@@ -181,11 +182,28 @@ def _class_rankings(picks: pa.Table, uid: pa.StringArray) -> ClassRankings:
     )
 
 
-def _ranking_table(uid: pa.Array, ranked: Ranking) -> pa.Table:
+def _ranking_table(uid: pa.Array, ranked: Ranking, reasons: tuple[str, ...]) -> pa.Table:
+    columns = {"uid": uid.take(pa.array(ranked.order)), "rank": np.arange(len(ranked.order)), "gain": ranked.gains}
     return pa.table(
-        {"uid": uid.take(pa.array(ranked.order)), "rank": np.arange(len(ranked.order)), "gain": ranked.gains},
-        schema=RANKING,
+        {**columns, **{name: _reason(uid, ranked.reasons[name]) for name in reasons}}, schema=ranking_schema(reasons)
     )
+
+
+def _reason(uid: pa.Array, values: np.ndarray) -> pa.Array:
+    """What a method knows of each pick as strings, null where there is nothing; rows of the pool become uids."""
+    if values.dtype.kind == "i":
+        return uid.take(pa.array(values, mask=values < 0))
+    return pa.array(values, pa.string(), mask=values == "")
+
+
+def _curve(method: str, ranked: Ranking) -> dict[str, dg.TableMetadataValue]:
+    """How many pairs SemDeDup would keep at each epsilon: all its subsets at a glance."""
+    if method != "semdedup":
+        return {}
+    kept = epsilon_curve(ranked.gains).tolist()
+    records = [dg.TableRecord({"epsilon": one, "kept": count}) for one, count in zip(EPSILONS, kept, strict=True)]
+    schema = dg.TableSchema.from_name_type_dict({"epsilon": "float", "kept": "int"})
+    return {"epsilon_curve": dg.MetadataValue.table(records, schema=schema)}
 
 
 def _gain_quantiles(ranked: Ranking) -> dict[str, float]:

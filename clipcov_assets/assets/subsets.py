@@ -58,7 +58,7 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
     )
     def subset(context: dg.AssetExecutionContext, store: LanceStore) -> dg.MaterializeResult:
         crawl, fraction = dimension(context, "crawl"), dimension(context, "fraction")
-        rows = _whole(store, crawl) if method == "full" else store.read(f"{method}_ranking", crawl).sort_by("rank")
+        rows = _whole(store, crawl) if method == "full" else _ranking(store, method, crawl)
         rows = rows.slice(0, subset_size(fractions_of(method)[fraction], len(rows)))
         written = store.write(f"{method}_subset", context.partition_key, rows)
         return materialized(
@@ -77,6 +77,10 @@ def subset_asset(method: str) -> dg.AssetsDefinition:
         )
 
     return subset
+
+
+def _ranking(store: LanceStore, method: str, crawl: str) -> pa.Table:
+    return store.read(f"{method}_ranking", crawl, RANKING.names).sort_by("rank")
 
 
 def _whole(store: LanceStore, crawl: str) -> pa.Table:

@@ -4,12 +4,16 @@ A draw depends on nothing but the seed and the names, so it stays the same when 
 shuffled.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from clipcov_assets.core.pool import Array
 
 Hashes = NDArray[np.uint64]
+
+NAMES_AT_ONCE = 8_192  # one long name widens the array of its block alone
 
 
 def uniform(seed: int, uid: Array) -> NDArray[np.float64]:
@@ -22,8 +26,13 @@ def joint_uniform(seed: int, first: Hashes, second: Hashes) -> NDArray[np.float6
     return as_uniform(mixed(mixed(first ^ seed_hash(seed)) + second))
 
 
-def hashes(names: Array) -> Hashes:
-    """Return (n,) 64-bit hashes of strings or integers; how wide the array's strings are does not matter."""
+def hashes(names: Array | Sequence[str]) -> Hashes:
+    """Return (n,) 64-bit hashes of strings or integers; how wide an array's strings are does not matter."""
+    blocks = (np.asarray(names[start : start + NAMES_AT_ONCE]) for start in range(0, len(names), NAMES_AT_ONCE))
+    return np.concatenate([np.empty(0, np.uint64), *map(_block_hashes, blocks)])
+
+
+def _block_hashes(names: Array) -> Hashes:
     if names.dtype.kind != "U":
         return mixed(names.astype(np.uint64))
     width = names.dtype.itemsize // 4

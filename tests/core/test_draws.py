@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 
 from clipcov_assets.core.draws import hashes, joint_uniform, uniform
@@ -38,3 +40,21 @@ def test_any_integer_is_a_seed() -> None:
 def test_hashes_differ() -> None:
     assert len(set(hashes(UIDS).tolist())) == len(UIDS)
     assert len(set(hashes(np.array(["ab", "ba", "a", "b", "aa", ""])).tolist())) == 6
+
+
+def test_names_in_a_list_hash_like_those_in_an_array_however_many_there_are() -> None:
+    whole = hashes(UIDS)
+    np.testing.assert_array_equal(hashes(UIDS.tolist()), whole)
+    for part in (slice(0, 1), slice(8_191, 8_193), slice(19_999, None)):
+        np.testing.assert_array_equal(hashes(UIDS[part]), whole[part])
+    assert hashes([]).shape == (0,)
+
+
+def test_one_long_name_does_not_widen_all_others() -> None:
+    names = ["a"] * 50_000 + ["x" * 2_000]
+    tracemalloc.start()
+    found = hashes(names)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6  # an array of all of them takes 400 MB
+    assert found[0] == hashes(["a"])[0]

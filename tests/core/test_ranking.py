@@ -16,6 +16,19 @@ def test_scores_that_float32_cannot_tell_apart_keep_their_order() -> None:
     assert ranking_from_scores(np.array([1, 2]), scores, 2).order.tolist() == [1, 0]
 
 
+def test_reasons_follow_the_picks() -> None:
+    reasons = {"entry": np.array(["x", "y", "z"]), "partner": np.array([-1, 0, 1])}
+    ranking = ranking_from_scores(np.array([1, 2, 3]), np.array([1.0, 3.0, 2.0]), 2, reasons=reasons)
+    assert {name: reason.tolist() for name, reason in ranking.reasons.items()} == {
+        "entry": ["y", "z"],
+        "partner": [0, 1],
+    }
+
+
+def test_a_ranking_without_reasons_has_none() -> None:
+    assert dict(ranking_from_scores(np.array([1]), np.array([1.0]), 1).reasons) == {}
+
+
 def test_a_score_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         ranking_from_scores(np.array([1, 2]), np.array([1.0, np.nan]), 1)

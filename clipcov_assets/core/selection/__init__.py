@@ -28,12 +28,14 @@ class Method:
         reads: Columns of the pool that it needs beside uid; clip_score stands for what it is computed from.
         threshold: Name of the method's own threshold, and the function that finds the one a subset implies in the
             gain of its last pick; None where a method has no other threshold than that gain.
+        reasons: Names of what its rankings hold in `Ranking.reasons`.
     """
 
     rank: Callable[..., Ranking]
     summary: str
     reads: tuple[str, ...] = ()
     threshold: tuple[str, Callable[[float], float]] | None = None
+    reasons: tuple[str, ...] = ()
 
     def __call__(self, pool: Pool, budget: int, *, seed: int = 0, **own: object) -> Ranking:
         """Rank `budget` pairs of the pool; `own` are the method's own parameters."""
@@ -67,12 +69,14 @@ METHODS: dict[str, Method] = _Methods(
             "Pairs whose image has no near duplicate before it come first.",
             reads=("image_embeddings",),
             threshold=("epsilon", implied_epsilon),
+            reasons=("partner",),
         ),
         "metaclip": Method(
             rank_by_metaclip,
             "Pairs whose caption holds a rare entry of the metadata come first; frequent entries are thinned.",
             reads=("captions",),
             threshold=("t", implied_t),
+            reasons=("entry",),
         ),
         "random": Method(rank_at_random, "A seeded shuffle that stays the same for a pair when the pool grows."),
         "full": Method(rank_full, "Every pair, by uid: the upper line of a comparison."),

@@ -6,7 +6,7 @@ order of latent class and uid, so that a class is a run of neighbouring rows, fo
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,43 +51,53 @@ def pooled_crawls_metadata(crawls: Iterable[PooledCrawl]) -> dict[str, str]:
 
 
 class PooledClasses:
-    """The latent classes of the pool as of a crawl, read one at a time; may be used from several threads.
+    """The latent classes of the pool as of a crawl, read a run at a time; may be used from several threads.
 
     Attributes:
         statistics: Counts and sums of the pool's classes.
         class_embeddings: (K, d) unit rows.
-        inhabited: Classes that have pairs.
     """
 
     def __init__(self, store: LanceStore, crawl: str) -> None:
         """Open the tables; no pair is read yet."""
         self.statistics = load_statistics(store, POOL_STATISTICS, crawl)
         self.class_embeddings = load_class_embeddings(store, crawl)
-        self.inhabited: list[int] = np.flatnonzero(self.statistics.counts).tolist()
         self._pool = store.rows("pool", crawl)
         self._starts = starts(self.statistics, self._pool)
         self._crawls = [_CrawlClasses(store, one) for one in pooled_crawls(store, crawl)]
 
-    def uid(self, latent_class: int) -> pa.ChunkedArray:
-        """The uids of a class, ascending."""
-        return self._pool.slice(*self._run(latent_class), ["uid"])["uid"]
+    def runs(self, latent_classes: Iterable[int] | None = None) -> list[list[int]]:
+        """Those of the classes that have pairs, small neighbours together: their rows are read in one go."""
+        wanted = range(len(self.statistics.counts)) if latent_classes is None else latent_classes
+        runs: list[list[int]] = []
+        for k in wanted:
+            if not self.statistics.counts[k]:
+                continue
+            neighbour = runs and self._starts[k] == self._end(runs[-1][-1])
+            if neighbour and self._end(k) <= self._starts[runs[-1][0]] + ROWS_AT_ONCE:
+                runs[-1].append(k)
+            else:
+                runs.append([k])
+        return runs
 
-    def load(self, latent_class: int) -> ClassPairs:
-        """Read all pairs of a class; their uid is the row of the pool's table, which ascends as the uids do.
+    def load(self, run: Sequence[int]) -> Iterator[ClassPairs]:
+        """Read all pairs of neighbouring classes; a pair's uid is its row of the pool's table, which ascends likewise.
 
         Raises:
             ValueError: A pair is not in its crawl's table, or an embedding is not finite or not of unit length; the
                 message names the crawl and the uid.
         """
-        start, count = self._run(latent_class)
-        wanted = self._pool.slice(start, count, ["uid", "crawl"])
-        pairs = np.empty((count, 2 * self.class_embeddings.shape[1]), np.float16)
+        start, end = int(self._starts[run[0]]), self._end(run[-1])
+        wanted = self._pool.slice(start, end - start, ["uid", "crawl"])
+        pairs = np.empty((end - start, 2 * self.class_embeddings.shape[1]), np.float16)
         for one in self._crawls:
-            one.fill(pairs, latent_class, wanted)
-        return ClassPairs(latent_class, np.arange(start, start + count), pairs)
+            one.fill(pairs, run, wanted)
+        for k in run:
+            rows = np.arange(self._starts[k], self._end(k))
+            yield ClassPairs(k, rows, pairs[rows[0] - start : rows[-1] - start + 1])
 
-    def _run(self, latent_class: int) -> tuple[int, int]:
-        return int(self._starts[latent_class]), int(self.statistics.counts[latent_class])
+    def _end(self, latent_class: int) -> int:
+        return int(self._starts[latent_class] + self.statistics.counts[latent_class])
 
 
 class _CrawlClasses:
@@ -100,23 +110,26 @@ class _CrawlClasses:
         statistics = load_statistics(store, CRAWL_STATISTICS, pooled.crawl, version=version)
         self._counts, self._starts = statistics.counts, starts(statistics, self._rows)
 
-    def fill(self, pairs: np.ndarray, latent_class: int, wanted: pa.Table) -> None:
-        """Read this crawl's part of a class of a pool, piece by piece, so that only the pairs are held.
+    def fill(self, pairs: np.ndarray, run: Sequence[int], wanted: pa.Table) -> None:
+        """Read this crawl's part of some classes of a pool, piece by piece, so that only the pairs are held.
 
         Args:
             pairs: (m, 2d) float16, where the embeddings go.
-            latent_class: Which class.
-            wanted: Columns uid and crawl of the whole class, m rows.
+            run: Neighbouring classes.
+            wanted: Columns uid and crawl of these classes, m rows.
         """
         places = np.flatnonzero(pc.equal(wanted["crawl"], self._crawl).to_numpy())
+        if not places.size:
+            return
         uid = wanted["uid"].take(pa.array(places)).combine_chunks()
-        start, end = self._starts[latent_class], self._starts[latent_class] + self._counts[latent_class]
+        start, end = int(self._starts[run[0]]), int(self._starts[run[-1]] + self._counts[run[-1]])
+        halves = np.split(pairs, 2, axis=1)
         seen = np.zeros(len(places), bool)
-        for first in range(start, end if len(places) else start, ROWS_AT_ONCE):
+        for first in range(start, end, ROWS_AT_ONCE):
             piece = self._rows.slice(first, min(ROWS_AT_ONCE, end - first), ["uid", *EMBEDDINGS])
             found = pc.index_in(piece["uid"], value_set=uid).combine_chunks()
             pooled, at = found.is_valid().to_numpy(zero_copy_only=False), found.drop_null().to_numpy()
-            for half, column in zip(np.split(pairs, 2, axis=1), EMBEDDINGS, strict=True):
+            for half, column in zip(halves, EMBEDDINGS, strict=True):
                 half[places[at]] = self._unit_rows(piece, column)[pooled]
             seen[at] = True
         if not seen.all():

@@ -51,7 +51,7 @@ class Scale:
         recipe: How they are trained.
         partial_epochs: Epochs of the partly trained model that C-RHO compares with (paper, section 5).
         fractions: Subset sizes as shares of the pool.
-        class_shards: Parts in which the latent classes are ranked; the classes k, k + class_shards, ... share one.
+        class_shards: Parts in which the latent classes are ranked, each a run of neighbouring classes.
         method_parameters: Own parameters of selection methods, where they differ from the functions' defaults.
         seed: Seed of rankings, trainings and bootstrap intervals.
     """

@@ -87,17 +87,33 @@ def test_each_pair_is_pooled_once_with_the_oldest_crawl_that_brought_it(pooled):
 
 def test_a_class_read_from_the_crawls_is_the_class_of_the_pool(pooled):
     classes, pool = PooledClasses(pooled, "crawl-3"), load_pool(pooled, "crawl-3", METHODS["clipcov"].reads)
-    inhabited, load = class_loader(pool)
-    assert classes.inhabited == inhabited == [0, 1, 2, 4]
-    for k in inhabited:
-        found, expected = classes.load(k), load(k)
-        assert pool.uid[found.uid].tolist() == classes.uid(k).to_pylist() == sorted(classes.uid(k).to_pylist())
+    runs, load = class_loader(pool)
+    assert runs == [[0], [1], [2], [4]]
+    for run in runs:
+        (found,), (expected,) = classes.load(run), load(run)
+        uid = pool.uid[found.uid].tolist()
+        assert uid == sorted(uid) == pool.uid[pool.by_uid[expected.uid]].tolist()
         np.testing.assert_array_equal(found.pairs, expected.pairs)
+
+
+def test_small_neighbouring_classes_are_read_together(pooled, monkeypatch):
+    classes = PooledClasses(pooled, "crawl-3")
+    assert classes.runs() == [[0, 1, 2, 4]]
+    assert classes.runs([0, 2, 4]) == [[0], [2, 4]]
+    together, alone = list(classes.load([0, 1, 2, 4])), [one for k in (0, 1, 2, 4) for one in classes.load([k])]
+    for one, other in zip(together, alone, strict=True):
+        assert one.latent_class == other.latent_class
+        np.testing.assert_array_equal(one.uid, other.uid)
+        np.testing.assert_array_equal(one.pairs, other.pairs)
+    monkeypatch.setattr("clipcov_assets.pool_tables.ROWS_AT_ONCE", 70)
+    assert classes.runs() == [[0, 1], [2, 4]]
+    for one, other in zip(PooledClasses(pooled, "crawl-3").load([0, 1]), together, strict=False):
+        np.testing.assert_array_equal(one.pairs, other.pairs)
 
 
 def test_the_ranking_out_of_the_tables_is_the_librarys(pooled):
     classes, pool = PooledClasses(pooled, "crawl-3"), load_pool(pooled, "crawl-3", METHODS["clipcov"].reads)
-    ranked = rank_classes(classes.inhabited, classes.load, classes.statistics, classes.class_embeddings)
+    ranked = rank_classes(classes.runs(), classes.load, classes.statistics, classes.class_embeddings)
     merged = merge_class_rankings([ranked], len(pool), uid=np.arange(len(pool)))
     assert merged.order.tolist() == METHODS["clipcov"](pool, len(pool)).order.tolist()
 
@@ -119,9 +135,9 @@ def test_columns_of_the_pool_belong_to_its_uids(pooled):
 
 
 def test_a_pool_reads_its_crawls_as_they_were(pooled):
-    before = PooledClasses(pooled, "crawl-3").load(0).pairs
+    before = next(PooledClasses(pooled, "crawl-3").load([0])).pairs
     write_crawl(pooled, "crawl-1", range(140, 180))
-    np.testing.assert_array_equal(PooledClasses(pooled, "crawl-3").load(0).pairs, before)
+    np.testing.assert_array_equal(next(PooledClasses(pooled, "crawl-3").load([0])).pairs, before)
 
 
 @pytest.mark.parametrize(("value", "words"), [(np.nan, "is not finite"), (0.5, "has length 1.414, not 1")])
@@ -131,7 +147,7 @@ def test_a_spoiled_embedding_is_named_with_its_crawl(store, value, words):
     classes = PooledClasses(store, "crawl-1")
     uid = store.read("embeddings", "crawl-1", ["uid"])["uid"][7].as_py()
     with pytest.raises(ValueError, match=f"image_embedding of uid {uid} in latent_classes of crawl-1 {words}"):
-        rank_classes(classes.inhabited, classes.load, classes.statistics, classes.class_embeddings)
+        rank_classes(classes.runs(), classes.load, classes.statistics, classes.class_embeddings)
 
 
 def test_a_pair_that_its_crawl_has_lost_is_named(pooled):
@@ -140,7 +156,7 @@ def test_a_pair_that_its_crawl_has_lost_is_named(pooled):
     metadata = pooled.metadata("pool", "crawl-3")
     pooled.write("pool", "crawl-3", pa.Table.from_pylist(rows, pooled.read("pool", "crawl-3").schema), metadata)
     with pytest.raises(ValueError, match="pair 0000-lost of the pool is not in latent_classes of crawl-1"):
-        PooledClasses(pooled, "crawl-3").load(0)
+        list(PooledClasses(pooled, "crawl-3").load([0]))
     with pytest.raises(ValueError, match="pair 0000-lost of the pool is not in raw_pairs of crawl-1"):
         load_pool(pooled, "crawl-3", ["captions"])
 

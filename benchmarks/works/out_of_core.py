@@ -36,9 +36,7 @@ CASES = {
 def rank(store: LanceStore) -> Ranking:
     """Rank the pool, from its tables to one order."""
     pooled = PooledClasses(store, CRAWL)
-    ranked = rank_classes(
-        pooled.inhabited, pooled.load, pooled.statistics, pooled.class_embeddings, device=accelerator()
-    )
+    ranked = rank_classes(pooled.runs(), pooled.load, pooled.statistics, pooled.class_embeddings, device=accelerator())
     uid = store.read("pool", CRAWL, ["uid"])["uid"]
     place = np.empty(len(uid), np.int64)
     place[pc.sort_indices(uid).to_numpy()] = np.arange(len(uid))

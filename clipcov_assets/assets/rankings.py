@@ -50,30 +50,31 @@ def clipcov_class_ranking(
     """The greedy order inside each latent class of one shard, with the gain of every pick.
 
     With the class means fixed, ClipCov's objective is a sum over the classes, so each class is ranked alone and
-    shards can run anywhere. Class k belongs to shard k modulo the number of shards.
+    shards can run anywhere. A shard is a run of neighbouring classes, which lie together in the tables.
     """
     crawl, shard = dimension(context, "crawl"), dimension(context, "shard")
     pooled = PooledClasses(store, crawl)
-    offset = class_shards.get_partition_keys().index(shard)
-    classes = range(offset, len(pooled.class_embeddings), SCALE.class_shards)
-    inhabited = [one for one in pooled.inhabited if one in classes]
+    classes = np.array_split(np.arange(len(pooled.class_embeddings)), SCALE.class_shards)[
+        class_shards.get_partition_keys().index(shard)
+    ].tolist()
+    runs = pooled.runs(classes)
     picks = CLASS_RANKING.empty_table()
-    if inhabited:
+    if runs:
         ranked = rank_classes(
-            inhabited,
+            runs,
             pooled.load,
             pooled.statistics,
             pooled.class_embeddings,
             device=_ranking_device(compute),
             **_own_parameters("clipcov"),
         )
-        picks = _class_picks(ranked, pooled, inhabited)
+        picks = _class_picks(ranked, store.read("pool", crawl, ["uid"])["uid"])
     written = store.write("clipcov_class_ranking", context.partition_key, picks)
     return materialized(
         written,
         content_version(picks),
         inputs=(latest_input(context, "pool", crawl),),
-        metadata={"classes": len(classes), "classes_with_pairs": len(inhabited), "pairs": len(picks)},
+        metadata={"classes": len(classes), "classes_with_pairs": sum(map(len, runs)), "pairs": len(picks)},
     )
 
 
@@ -155,15 +156,13 @@ def _merged(context: dg.AssetExecutionContext, store: LanceStore, crawl: str) ->
     return _ranking_table(uid, ranked, ()), ranked, inputs
 
 
-def _class_picks(ranked: ClassRankings, pooled: PooledClasses, classes: list[int]) -> pa.Table:
-    """The order inside each class as rows, which name pairs by their uid and no longer by their row."""
+def _class_picks(ranked: ClassRankings, uid: pa.ChunkedArray) -> pa.Table:
+    """The order inside each class as rows, which name pairs by their uid and no longer by their row of the pool."""
     first = np.flatnonzero(np.diff(ranked.latent_class, prepend=-1))
     position = np.arange(len(ranked.uid)) - np.repeat(first, np.diff(first, append=len(ranked.uid)))
-    uid = pa.chunked_array([chunk for one in classes for chunk in pooled.uid(one).chunks], pa.string())
-    place = np.argsort(np.argsort(ranked.uid))
     return pa.table(
         {
-            "uid": uid.take(pa.array(place)),
+            "uid": uid.take(pa.array(ranked.uid)),
             "latent_class": pa.array(ranked.latent_class, pa.int32()),
             "position": position,
             "gain": ranked.gains,

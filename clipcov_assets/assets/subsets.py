@@ -90,19 +90,14 @@ def _whole(store: LanceStore, crawl: str) -> pa.Table:
 
 def _quality(store: LanceStore, crawl: str, uid: pa.ChunkedArray) -> dict[str, object]:
     """What the subset keeps of the pool, method by method comparable; one class at a time is in memory."""
-    pooled, chosen = PooledClasses(store, crawl), uid.combine_chunks()
+    pooled = PooledClasses(store, crawl)
+    chosen = pc.is_in(store.read("pool", crawl, ["uid"])["uid"], value_set=uid.combine_chunks()).to_numpy()
     pool = cross_covariance(load_cross_products(store, POOL_PRODUCTS, crawl), pooled.statistics)
-    found = subset_sums(
-        pooled.inhabited,
-        pooled.load,
-        lambda k: pc.is_in(pooled.uid(k), value_set=chosen).to_numpy(),
-        pooled.statistics,
-        pooled.class_embeddings,
-    )
+    found = subset_sums(pooled.runs(), pooled.load, chosen, pooled.statistics, pooled.class_embeddings)
     covered = int((found.statistics.counts > 0).sum())
     return {
         "latent_classes_covered": covered,
-        "class_coverage": round(covered / len(pooled.inhabited), 4),
+        "class_coverage": round(covered / np.count_nonzero(pooled.statistics.counts), 4),
         "objective": round(found.objective, 4),
         "cross_covariance_error": round(
             cross_covariance_error(cross_covariance(found.products, found.statistics), pool), 4

@@ -1,7 +1,7 @@
 """The pairs of one latent class, all that a greedy needs at a time: a pool enters, class after class leaves."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +10,7 @@ from typing import TypeVar
 from clipcov_assets.core.pool import Array, Pool, rows_by_class
 from clipcov_assets.core.similarity import side_by_side
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -31,12 +32,12 @@ class ClassPairs:
         return len(self.uid)
 
 
-# Reads one latent class, from wherever the pairs are kept; called from several threads at once.
-LoadClass = Callable[[int], ClassPairs]
+# Reads latent classes that lie together, one after the other; called from several threads at once.
+LoadClasses = Callable[[Sequence[int]], Iterable[ClassPairs]]
 
 
-def class_loader(pool: Pool, chosen: Array | None = None) -> tuple[list[int], LoadClass]:
-    """Return the latent classes that have pairs in a pool, and what gathers one of them.
+def class_loader(pool: Pool, chosen: Array | None = None) -> tuple[list[list[int]], LoadClasses]:
+    """Return the latent classes that have pairs in a pool, each alone, and what gathers one of them.
 
     The uids of the classes are the places of the pool's uids in ascending order, which sort faster.
 
@@ -47,13 +48,14 @@ def class_loader(pool: Pool, chosen: Array | None = None) -> tuple[list[int], Lo
     images, texts = pool.require("image_embeddings", "text_embeddings", method="a walk over classes")
     rows = {k: rows if chosen is None else rows[chosen[rows]] for k, rows in rows_by_class(pool)}
 
-    def load(k: int) -> ClassPairs:
-        return ClassPairs(k, pool.uid_rank[rows[k]], side_by_side(images, texts, rows[k]))
+    def load(together: Sequence[int]) -> Iterator[ClassPairs]:
+        for k in together:
+            yield ClassPairs(k, pool.uid_rank[rows[k]], side_by_side(images, texts, rows[k]))
 
-    return [k for k in rows if len(rows[k])], load
+    return [[k] for k in rows if len(rows[k])], load
 
 
-def on_all_cores(function: Callable[[int], Result], items: Iterable[int]) -> Iterator[Result]:
+def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the function's results as they come, with one item in work on each core and none waiting in memory."""
     cores, left = os.cpu_count() or 1, iter(items)
     with ThreadPoolExecutor(cores) as executor:

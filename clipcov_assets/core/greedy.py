@@ -6,11 +6,12 @@ Source: arXiv:2403.12267, Algorithm 1, lines 6-10.
 import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcov_assets.core.class_pairs import ClassPairs, LoadClass, on_all_cores
+from clipcov_assets.core.class_pairs import ClassPairs, LoadClasses, on_all_cores
 from clipcov_assets.core.objective import TERMS, check_options, linear_weights, resolve_alpha
 from clipcov_assets.core.paper import paper_order
 from clipcov_assets.core.pool import Array, as_uids
@@ -37,8 +38,8 @@ class ClassRankings:
 
 
 def rank_classes(
-    latent_classes: Iterable[int],
-    load: LoadClass,
+    runs: Iterable[Sequence[int]],
+    load: LoadClasses,
     statistics: ClassStatistics,
     class_embeddings: Array,
     *,
@@ -49,14 +50,14 @@ def rank_classes(
     device: str | None = None,
     budget: int | None = None,
 ) -> ClassRankings:
-    """Rank every pair of these latent classes. Classes do not interact, so each is loaded and ranked on its own.
+    """Rank every pair of some latent classes. Classes do not interact, so each is ranked on its own.
 
-    A core holds one class at a time, the largest classes first, so memory grows with the largest classes and not
-    with the pool. A GPU holds as many as fit.
+    A core holds one run at a time, the largest first, so memory grows with the largest classes and not with the
+    pool. A GPU holds as many classes as fit.
 
     Args:
-        latent_classes: Which classes, each with at least one pair.
-        load: Reads all pairs of one of them.
+        runs: Latent classes, those together that are read together; each has at least one pair.
+        load: Reads all pairs of the classes of a run.
         statistics: Of the whole pool.
         class_embeddings: (K, d) unit rows.
         alpha: Weight of the label term, or "auto".
@@ -72,25 +73,26 @@ def rank_classes(
     """
     terms = check_options(alpha=alpha, inter=inter, terms=terms)
     check_variant(variant, inter)
-    # Large classes first, so that none of them is left to one core at the end.
-    classes = sorted(latent_classes, key=lambda k: (-statistics.counts[k], k))
-    if not classes:
-        raise ValueError("latent_classes is empty: name at least one class that has pairs")
+    # Large runs first, so that none of them is left to one core at the end.
+    runs = sorted(runs, key=lambda run: (-statistics.counts[list(run)].sum(), *run))
+    if not runs:
+        raise ValueError("runs is empty: name at least one class that has pairs")
     check_statistics(statistics, class_embeddings)
     alpha = resolve_alpha(alpha, statistics)
     linear = terms if variant == "paper" else terms & {"inter"}
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=linear)
 
-    def load_whole(k: int) -> ClassPairs:
-        loaded = load(k)
-        check_whole(loaded, statistics)
-        return loaded
+    def load_whole(run: Sequence[int]) -> Iterator[ClassPairs]:
+        for loaded in load(run):
+            check_whole(loaded, statistics)
+            yield loaded
 
     if device is not None and variant == "paper":
-        return joined(device_rankings(on_all_cores(load_whole, classes), weights, terms, device))
+        loaded = chain.from_iterable(on_all_cores(lambda run: list(load_whole(run)), runs))
+        return joined(device_rankings(loaded, weights, terms, device))
 
-    def rank(k: int) -> ClassRankings:
-        loaded = load_whole(k)
+    def rank(loaded: ClassPairs) -> ClassRankings:
+        k = loaded.latent_class
         if variant == "paper":
             order, gains = paper_order(loaded.pairs, weights[k], terms, budget)
         else:
@@ -98,7 +100,8 @@ def rank_classes(
             order, gains = released_order(loaded.pairs, weights[k], label, terms)
         return ClassRankings(loaded.uid[order], np.full(len(order), k), gains)
 
-    return joined(on_all_cores(rank, classes))
+    ranked = on_all_cores(lambda run: [rank(loaded) for loaded in load_whole(run)], runs)
+    return joined(chain.from_iterable(ranked))
 
 
 def device_rankings(
@@ -179,8 +182,9 @@ def places_in_pool(ranked: Array, uid: Array, budget: int) -> tuple[Array, Array
     """
     if len(ranked) < budget:
         raise ValueError(f"the class rankings hold {len(ranked)} pairs, not {budget}: rank all classes of this pool")
-    by_uid = np.argsort(uid, kind="stable")
-    places = np.minimum(np.searchsorted(uid, ranked, sorter=by_uid), len(uid) - 1)
+    by_uid, by_ranked = np.argsort(uid, kind="stable"), np.argsort(ranked, kind="stable")
+    places = np.empty(len(ranked), np.int64)
+    places[by_ranked] = np.minimum(np.searchsorted(uid[by_uid], ranked[by_ranked]), len(uid) - 1)
     rows: Array = by_uid[places]
     strange = np.flatnonzero(uid[rows] != ranked)
     if strange.size:

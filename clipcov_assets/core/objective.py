@@ -8,7 +8,8 @@ Source: arXiv:2403.12267, Eq. (16) and the unnumbered definitions above it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from numbers import Real
 
 import numpy as np
@@ -47,11 +48,16 @@ def objective(
     statistics = class_statistics(pool)
     *_, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="objective")
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
-    classes, load = class_loader(pool, chosen)
-    # Added up exactly, because the classes come in any order.
-    return math.fsum(
-        on_all_cores(lambda k: class_objective(load(k).pairs, weights[k], int(statistics.counts[k]), terms), classes)
-    )
+    runs, load = class_loader(pool, chosen)
+
+    def values(run: Sequence[int]) -> list[float]:
+        counts = statistics.counts
+        return [
+            class_objective(one.pairs, weights[one.latent_class], int(counts[one.latent_class]), terms)
+            for one in load(run)
+        ]
+
+    return math.fsum(chain.from_iterable(on_all_cores(values, runs)))  # exact, as the classes come in any order
 
 
 def class_objective(pairs: Array, weight: Array, count: int, terms: frozenset[str]) -> float:

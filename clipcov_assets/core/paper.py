@@ -3,7 +3,7 @@
 Source: arXiv:2403.12267, Algorithm 1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,17 +105,16 @@ def double_greedy(
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
     step = np.empty(len(pool), np.int64)
     step[order] = np.arange(len(order))
-    classes, load = class_loader(pool, chosen)
+    runs, load = class_loader(pool, chosen)
     stays = np.ones(len(order), bool)
 
-    def walk(k: int) -> None:
-        loaded = load(k)
-        steps = step[pool.by_uid[loaded.uid]]
-        walked = np.argsort(steps)
-        kept = walk_class(loaded.pairs[walked], weights[k], int(statistics.counts[k]), terms)
-        stays[steps[walked]] = kept
+    def walk(run: Sequence[int]) -> None:
+        for one in load(run):
+            k, steps = one.latent_class, step[pool.by_uid[one.uid]]
+            walked = np.argsort(steps)
+            stays[steps[walked]] = walk_class(one.pairs[walked], weights[k], int(statistics.counts[k]), terms)
 
-    list(on_all_cores(walk, classes))
+    list(on_all_cores(walk, runs))
     return order[stays], int(len(order) - stays.sum())
 
 

@@ -1,17 +1,17 @@
 """What a subset keeps of its pool: latent classes enter one at a time, additive sums and F_ClipCov leave."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcov_assets.core.class_pairs import LoadClass, on_all_cores
+from clipcov_assets.core.class_pairs import LoadClasses, on_all_cores
 from clipcov_assets.core.covariance import cross_products
 from clipcov_assets.core.objective import TERMS, check_options, class_objective, linear_weights
 from clipcov_assets.core.pool import Array
-from clipcov_assets.core.statistics import ClassStatistics, no_statistics, sums_by_class
+from clipcov_assets.core.statistics import ClassStatistics, no_statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class SubsetSums:
 
 
 def subset_sums(
-    latent_classes: Iterable[int],
-    load: LoadClass,
-    chosen: Callable[[int], Array],
+    runs: Iterable[Sequence[int]],
+    load: LoadClasses,
+    chosen: Array,
     statistics: ClassStatistics,
     class_embeddings: Array,
     *,
@@ -40,12 +40,12 @@ def subset_sums(
     inter: str = "mean",
     terms: Iterable[str] = TERMS,
 ) -> SubsetSums:
-    """Add up a subset class by class; a core holds one class at a time.
+    """Add up a subset class by class; a core holds one run of classes at a time.
 
     Args:
-        latent_classes: Those that have pairs in the pool.
-        load: Reads all pairs of one of them.
-        chosen: Tells which of a class's pairs, in their order, are in the subset: (n_k,) bool.
+        runs: The latent classes that have pairs in the pool, those together that are read together.
+        load: Reads all pairs of the classes of a run; their uids are places in `chosen`.
+        chosen: (n,) bool, which pairs of the pool are in the subset.
         statistics: Of the whole pool.
         class_embeddings: (K, d) unit rows.
         alpha: Weight of the label term, or "auto".
@@ -55,22 +55,25 @@ def subset_sums(
     Raises:
         ValueError: an unknown option.
     """
+    from clipcov_assets.core import kernels
+
     terms = check_options(alpha=alpha, inter=inter, terms=terms)
     weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
-    classes, width = class_embeddings.shape
+    found = no_statistics(class_embeddings.shape)
+    width = class_embeddings.shape[1]
 
-    def add_up(k: int) -> SubsetSums:
-        pairs = load(k).pairs[chosen(k)]
-        images, texts = np.split(pairs, 2, axis=1)
-        return SubsetSums(
-            class_objective(pairs, weights[k], int(statistics.counts[k]), terms),
-            sums_by_class(images, texts, np.full(len(pairs), k), classes),
-            cross_products(images, texts),
-        )
+    def add_up(run: Sequence[int]) -> tuple[float, Array]:
+        values, products = [], np.zeros((width, width))
+        for one in load(run):
+            k, pairs = one.latent_class, one.pairs[chosen[one.uid]]
+            found.counts[k] = len(pairs)
+            found.image_sums[k], found.text_sums[k] = np.split(kernels.row_sum(kernels.readable(pairs)), 2)
+            values.append(class_objective(pairs, weights[k], int(statistics.counts[k]), terms))
+            products += cross_products(*np.split(pairs, 2, axis=1))
+        return math.fsum(values), products
 
-    values, total, products = [], no_statistics((classes, width)), np.zeros((width, width))
-    for one in on_all_cores(add_up, latent_classes):
-        values.append(one.objective)
-        total += one.statistics
-        products += one.products
-    return SubsetSums(math.fsum(values), total, products)
+    objective, products = 0.0, np.zeros((width, width))
+    for value, part in on_all_cores(add_up, runs):
+        objective += value
+        products += part
+    return SubsetSums(objective, found, products)

@@ -48,9 +48,9 @@ def rank_by_clipcov(
     check_variant(variant, inter)
     terms = check_options(alpha=alpha, inter=inter, terms=terms)
     *_, class_embeddings = pool.require(*CLIPCOV_COLUMNS, method="clipcov")
-    classes, load = class_loader(pool)
+    runs, load = class_loader(pool)
     ranked = rank_classes(
-        classes,
+        runs,
         load,
         class_statistics(pool),
         class_embeddings,

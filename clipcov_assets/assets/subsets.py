@@ -97,7 +97,7 @@ def _quality(store: LanceStore, crawl: str, uid: pa.ChunkedArray) -> dict[str, o
     covered = int((found.statistics.counts > 0).sum())
     return {
         "latent_classes_covered": covered,
-        "class_coverage": round(covered / np.count_nonzero(pooled.statistics.counts), 4),
+        "class_coverage": round(covered / int(np.count_nonzero(pooled.statistics.counts)), 4),
         "objective": round(found.objective, 4),
         "cross_covariance_error": round(
             cross_covariance_error(cross_covariance(found.products, found.statistics), pool), 4

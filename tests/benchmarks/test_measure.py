@@ -42,7 +42,7 @@ def peak_after(mebibytes: int) -> tuple[int, int]:
 
 
 def test_each_measurement_has_a_process_of_its_own_and_its_own_peak() -> None:
-    large, small = (in_fresh_process(peak_after, mebibytes) for mebibytes in (600, 1))
+    large, small = (in_fresh_process(peak_after, mebibytes) for mebibytes in (200, 1))
     assert len({large[0], small[0], os.getpid()}) == 3
     assert large[1] - small[1] > 150 * MEBIBYTE
 

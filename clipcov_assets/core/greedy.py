@@ -6,6 +6,7 @@ Source: arXiv:2403.12267, Algorithm 1, lines 6-10.
 import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -121,6 +122,7 @@ def device_rankings(
         yield ClassRankings(uid.pop(k)[order], np.full(len(order), k), gains)
 
 
+@cache
 def accelerator() -> str | None:
     """Return "cuda" where there is a GPU. Without a driver nobody waits for torch, which takes seconds to load."""
     try:

@@ -123,6 +123,20 @@ def self_similarities(pairs: Array) -> Array:
 
 
 @compiled
+def first_look(pairs: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Return (m, n) products of m weights with each pair, (n,) sim(e, e), (n,) <x_e, x_e>: each pair is read once."""
+    n, d = pairs.shape[0], pairs.shape[1] // 2
+    products, similarities, squares = np.empty((weights.shape[0], n)), np.empty(n), np.empty(n)
+    for e in range(n):
+        pair = pairs[e]
+        for j in range(weights.shape[0]):
+            products[j, e] = dot(pair, weights[j])
+        similarities[e] = 2 * dot(pair[:d], pair[d:])
+        squares[e] = dot(pair, pair)
+    return products, similarities, squares
+
+
+@compiled
 def four_products(pairs: Array, a: int, b: int, c: int, d: int, weight: Array) -> tuple[float, float, float, float]:
     """Return the float64 products of the rows a, b, c and d with one weight, which is read once for all of them."""
     of_a, of_b, of_c, of_d = 0.0, 0.0, 0.0, 0.0

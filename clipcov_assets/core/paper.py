@@ -29,15 +29,18 @@ def paper_order(pairs: Array, weight: Array, terms: frozenset[str], budget: int 
     from clipcov_assets.core import kernels
 
     pairs = kernels.readable(pairs)
-    linear, similarity, penalty = class_terms(pairs, weight, len(pairs), terms)
-    base = linear - penalty * similarity / 2
+    mean = kernels.row_sum(pairs) / len(pairs)
+    products, similarity, squares = kernels.first_look(pairs, np.stack([weight, swap_halves(mean), mean]))
+    penalty = ("class" in terms) / len(pairs)
+    base = products[0] + ("self" in terms) * similarity - penalty * similarity / 2
+    floors = similarity_floors(mean, products[1], products[2], squares)
     order = np.argsort(-base, kind="stable")
     twins = np.flatnonzero(kernels.equal_to_next(pairs, order))
     twin = np.full(len(pairs), -1)
     twin[order[twins]] = order[twins + 1]
     heap = np.delete(order, twins + 1)
     wanted = len(pairs) if budget is None else min(budget, len(pairs))
-    picks: tuple[Array, Array] = kernels.lazy_greedy(pairs, base, penalty, similarity_floors(pairs), heap, twin, wanted)
+    picks: tuple[Array, Array] = kernels.lazy_greedy(pairs, base, penalty, floors, heap, twin, wanted)
     return picks
 
 
@@ -50,23 +53,22 @@ def class_terms(pairs: Array, weight: Array, count: int, terms: frozenset[str]) 
     return linear, similarity, ("class" in terms) / count
 
 
-def similarity_floors(pairs: Array) -> NDArray[np.float64]:
+def similarity_floors(mean: Array, to_swapped: Array, to_mean: Array, squares: Array) -> NDArray[np.float64]:
     """Return (n,) numbers below every sim(e, s) of each row s, without looking at pairs of rows.
 
     With m the mean row and m' its halves swapped,
     sim(e, s) = <x_e, m'> + <x_s, m'> - <m, m'> + <x_e - m, x'_s - m'>, and the last product is at least
     minus the product of the two distances. Close classes get high floors, and signed similarities need no
     road of their own.
-    """
-    from clipcov_assets.core import kernels
 
-    pairs = kernels.readable(pairs)
-    mean = kernels.row_sum(pairs) / len(pairs)
-    swapped = swap_halves(mean)
-    to_swapped, to_mean = kernels.row_products(pairs, np.stack([swapped, mean]))
-    squares = kernels.squared_lengths(pairs) - 2 * to_mean + mean @ mean
-    distances = np.sqrt(np.maximum(squares, 0) + FLOOR_MARGIN)
-    floors: Array = to_swapped + to_swapped.min() - mean @ swapped - distances.max() * distances
+    Args:
+        mean: (2d,) m.
+        to_swapped: (n,) <x_e, m'>.
+        to_mean: (n,) <x_e, m>.
+        squares: (n,) <x_e, x_e>.
+    """
+    distances = np.sqrt(np.maximum(squares - 2 * to_mean + mean @ mean, 0) + FLOOR_MARGIN)
+    floors: Array = to_swapped + to_swapped.min() - mean @ swap_halves(mean) - distances.max() * distances
     return floors - FLOOR_MARGIN
 
 

@@ -12,7 +12,7 @@ from clipcov_assets.core.class_pairs import ClassPairs, class_loader
 from clipcov_assets.core.greedy import ClassRankings, merge_class_rankings, rank_classes
 from clipcov_assets.core.objective import TERMS
 from clipcov_assets.core.paper import similarity_floors
-from clipcov_assets.core.similarity import side_by_side
+from clipcov_assets.core.similarity import side_by_side, swap_halves
 from clipcov_assets.core.statistics import class_statistics
 
 SAME = 10  # decimals up to which two gains are a tie in a naive greedy, whose sums round as they come
@@ -118,7 +118,11 @@ def test_floors_lie_below_every_similarity(pools: SimpleNamespace) -> None:
     for seed in range(20):
         pool = pools.random(seed, [40], signed=bool(seed % 2), width=4)
         pairs = side_by_side(pool.image_embeddings, pool.text_embeddings)
-        assert (similarity_floors(pairs) < pools.similarity(pool).min(axis=0)).all()
+        mean = pairs.mean(axis=0, dtype=float)
+        floors = similarity_floors(
+            mean, pairs @ swap_halves(mean), pairs @ mean, (pairs.astype(float) ** 2).sum(axis=1)
+        )
+        assert (floors < pools.similarity(pool).min(axis=0)).all()
 
 
 def part_of(pool: Pool, classes: list[int]) -> ClassRankings:

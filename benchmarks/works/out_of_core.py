@@ -29,7 +29,7 @@ class Case(NamedTuple):
 GIB = 2**30
 CASES = {
     "classes of equal size": Case(1_000_000, 1_000, equal_sizes, 15.0, 3 * GIB),
-    "Zipf's law": Case(2_840_000, 1_000, zipf_sizes, 60.0, 4 * GIB),
+    "classes by Zipf's law": Case(2_840_000, 1_000, zipf_sizes, 60.0, 4 * GIB),
 }
 
 

@@ -63,7 +63,7 @@ class PooledClasses:
         self.statistics = load_statistics(store, POOL_STATISTICS, crawl)
         self.class_embeddings = load_class_embeddings(store, crawl)
         self._pool = store.rows("pool", crawl)
-        self._starts = starts(self.statistics, self._pool)
+        self._starts = starts(self.statistics.counts, self._pool)
         self._crawls = [_CrawlClasses(store, one) for one in pooled_crawls(store, crawl)]
 
     def runs(self, latent_classes: Iterable[int] | None = None) -> list[list[int]]:
@@ -107,8 +107,9 @@ class _CrawlClasses:
         self._crawl = pooled.crawl
         self._rows = store.rows("latent_classes", pooled.crawl, version=pooled.versions["latent_classes"])
         version = pooled.versions[CRAWL_STATISTICS]
-        statistics = load_statistics(store, CRAWL_STATISTICS, pooled.crawl, version=version)
-        self._counts, self._starts = statistics.counts, starts(statistics, self._rows)
+        classes = store.read(CRAWL_STATISTICS, pooled.crawl, ["latent_class", "count"], version=version)
+        self._counts = classes.sort_by("latent_class")["count"].to_numpy()
+        self._starts = starts(self._counts, self._rows)
 
     def fill(self, pairs: np.ndarray, run: Sequence[int], wanted: pa.Table) -> None:
         """Read this crawl's part of some classes of a pool, piece by piece, so that only the pairs are held.
@@ -145,16 +146,17 @@ class _CrawlClasses:
         return rows
 
 
-def starts(statistics: ClassStatistics, rows: StoredRows) -> np.ndarray:
+def starts(counts: np.ndarray, rows: StoredRows) -> np.ndarray:
     """Place of each class's first row in a table that is in the order of latent classes.
 
     Raises:
         ValueError: The counts are not those of the table.
     """
-    ends = np.cumsum(statistics.counts)
+    ends: np.ndarray = np.cumsum(counts)
     if ends[-1] != len(rows):
         raise ValueError(f"{rows.name} has {len(rows)} rows and its statistics {ends[-1]}: materialize it again")
-    return ends - statistics.counts
+    first: np.ndarray = ends - counts
+    return first
 
 
 def places_of(wanted: pa.ChunkedArray, uid: pa.ChunkedArray, where: str) -> pa.Int32Array:

@@ -51,7 +51,7 @@ def unit_and_finite(context: dg.AssetCheckExecutionContext, store: LanceStore) -
     worst = 0.0
     for batch in store.stream("embeddings", context.partition_key, EMBEDDINGS, batch_size=ROWS_AT_ONCE):
         for column in EMBEDDINGS:
-            rows = row_matrix(pa.chunked_array([batch[column]])).astype(np.float32)
+            rows = row_matrix(batch[column]).astype(np.float32)
             distance = np.abs(np.linalg.norm(rows, axis=1) - 1)
             worst = max(worst, float(distance.max()) if np.isfinite(distance).all() else np.inf)
     return _passes(worst <= UNIT_TOLERANCE, largest_distance_from_unit=str(worst))

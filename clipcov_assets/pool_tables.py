@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from clipcov_assets.core import Pool
 from clipcov_assets.core.class_pairs import ClassPairs
+from clipcov_assets.core.covariance import cross_products
 from clipcov_assets.core.pool import check_unit_rows
-from clipcov_assets.core.statistics import ClassStatistics
+from clipcov_assets.core.statistics import ClassStatistics, sums_by_class
 from clipcov_assets.tables import cross_products_schema, statistics_schema
 from resources.lance_store import LanceStore, StoredRows
 
@@ -28,6 +29,7 @@ CRAWL_PRODUCTS, POOL_PRODUCTS = "cross_products", "pool_cross_products"
 EMBEDDINGS = ["image_embedding", "text_embedding"]
 CRAWLS = "crawls"
 ROWS_AT_ONCE = 16_384
+ROWS_TAKEN = 65_536  # a random read is cheaper for many rows at once
 
 
 @dataclass(frozen=True)
@@ -122,27 +124,24 @@ class _CrawlClasses:
         places = np.flatnonzero(pc.equal(wanted["crawl"], self._crawl).to_numpy())
         if not places.size:
             return
-        uid = wanted["uid"].take(pa.array(places)).combine_chunks()
+        uid = wanted["uid"].take(pa.array(places))
         start, end = int(self._starts[run[0]]), int(self._starts[run[-1]] + self._counts[run[-1]])
+        stored = self._rows.slice(start, end - start, ["uid"])["uid"]
+        at = np.full(end - start, -1)  # the place of each of the crawl's rows in `wanted`, -1 if an older crawl has it
+        at[places_of(uid, stored, f"latent_classes of {self._crawl}").to_numpy()] = places
         halves = np.split(pairs, 2, axis=1)
-        seen = np.zeros(len(places), bool)
-        for first in range(start, end, ROWS_AT_ONCE):
-            piece = self._rows.slice(first, min(ROWS_AT_ONCE, end - first), ["uid", *EMBEDDINGS])
-            found = pc.index_in(piece["uid"], value_set=uid).combine_chunks()
-            pooled, at = found.is_valid().to_numpy(zero_copy_only=False), found.drop_null().to_numpy()
+        for first in range(0, end - start, ROWS_AT_ONCE):
+            some = at[first : first + ROWS_AT_ONCE]
+            piece = self._rows.slice(start + first, len(some), EMBEDDINGS)
             for half, column in zip(halves, EMBEDDINGS, strict=True):
-                half[places[at]] = self._unit_rows(piece, column)[pooled]
-            seen[at] = True
-        if not seen.all():
-            lost = uid[int(np.argmin(seen))].as_py()
-            raise ValueError(f"pair {lost} of the pool is not in latent_classes of {self._crawl}: materialize it again")
+                half[some[some >= 0]] = self._unit_rows(piece[column], column, stored.slice(first))[some >= 0]
 
-    def _unit_rows(self, piece: pa.Table, column: str) -> np.ndarray:
-        rows = row_matrix(piece[column])
+    def _unit_rows(self, embeddings: pa.ChunkedArray, column: str, uid: pa.ChunkedArray) -> np.ndarray:
+        rows = row_matrix(embeddings)
         fault = check_unit_rows(rows)
         if fault is not None:
             row, words = fault
-            raise ValueError(f"{column} of uid {piece['uid'][row].as_py()} in latent_classes of {self._crawl} {words}")
+            raise ValueError(f"{column} of uid {uid[row].as_py()} in latent_classes of {self._crawl} {words}")
         return rows
 
 
@@ -170,38 +169,6 @@ def places_of(wanted: pa.ChunkedArray, uid: pa.ChunkedArray, where: str) -> pa.I
         lost = wanted.filter(pc.is_null(places))[0].as_py()
         raise ValueError(f"pair {lost} of the pool is not in {where}: materialize it again")
     return places.combine_chunks()
-
-
-def gather(
-    store: LanceStore, crawls: Iterable[PooledCrawl], asset: str, columns: list[str], rows: pa.Table
-) -> pa.Table:
-    """Read columns of an asset's tables for rows of a pool.
-
-    Args:
-        store: The tables.
-        crawls: The pool's crawls, with the versions to read.
-        asset: Whose tables: `raw_pairs` or `latent_classes`.
-        columns: To read, besides uid.
-        rows: Columns uid and crawl of the wanted pairs, in any order.
-
-    Returns:
-        Columns uid, crawl, whatever else `rows` has, and `columns`; the crawls one after the other, each in the order
-        of `rows`.
-
-    Raises:
-        ValueError: A pair of the pool is not in the table of its crawl.
-    """
-    parts = []
-    for one in crawls:
-        wanted = rows.filter(pc.equal(rows["crawl"], one.crawl))
-        stored = store.rows(asset, one.crawl, version=one.versions[asset])
-        uid = stored.slice(0, len(stored), ["uid"])["uid"]
-        places = places_of(wanted["uid"], uid, f"{asset} of {one.crawl}")
-        found = stored.take(places.to_numpy(zero_copy_only=False), columns)
-        for column in columns:
-            wanted = wanted.append_column(column, found[column])
-        parts.append(wanted)
-    return pa.concat_tables(parts)
 
 
 def load_pool(store: LanceStore, crawl: str, columns: Iterable[str] = ()) -> Pool:
@@ -251,16 +218,28 @@ def load_pairs(store: LanceStore, crawl: str, columns: list[str], *, uid: pa.Chu
         crawl: The pool's partition.
         columns: Of `raw_pairs`, such as `caption` and `image`.
         uid: Only these pairs; all of the pool where None.
+
+    Raises:
+        ValueError: A pair of the pool is not in the table of its crawl.
     """
     rows = store.read("pool", crawl, ["uid", "crawl"])
     if uid is not None:
         rows = rows.filter(pc.is_in(rows["uid"], uid.combine_chunks()))
-    return gather(store, pooled_crawls(store, crawl), "raw_pairs", columns, rows).sort_by("uid")
+    parts = []
+    for one in pooled_crawls(store, crawl):
+        wanted = rows.filter(pc.equal(rows["crawl"], one.crawl))
+        stored = store.rows("raw_pairs", one.crawl, version=one.versions["raw_pairs"])
+        places = places_of(wanted["uid"], stored.slice(0, len(stored), ["uid"])["uid"], f"raw_pairs of {one.crawl}")
+        found = stored.take(places.to_numpy(), columns)
+        for column in columns:
+            wanted = wanted.append_column(column, found[column])
+        parts.append(wanted)
+    return pa.concat_tables(parts).sort_by("uid")
 
 
-def row_matrix(column: pa.ChunkedArray) -> np.ndarray:
+def row_matrix(column: pa.ChunkedArray | pa.FixedSizeListArray) -> np.ndarray:
     """A column of n fixed-size lists as an (n, d) array."""
-    lists = column.combine_chunks()
+    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     # flatten(), unlike values, respects the offset of a slice.
     values: np.ndarray = lists.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(-1, lists.type.list_size)
@@ -269,6 +248,13 @@ def row_matrix(column: pa.ChunkedArray) -> np.ndarray:
 def list_column(values: np.ndarray) -> pa.FixedSizeListArray:
     """An (n, d) array as a column of n fixed-size lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def sums_of(rows: pa.Table, classes: int) -> tuple[ClassStatistics, np.ndarray]:
+    """Statistics and (d, d) cross products of rows with the columns latent_class and both embeddings."""
+    image, text = (row_matrix(rows[column]) for column in EMBEDDINGS)
+    label = rows["latent_class"].to_numpy().astype(np.int64)
+    return sums_by_class(image, text, label, classes), cross_products(image, text)
 
 
 def statistics_rows(statistics: ClassStatistics) -> pa.Table:
@@ -306,6 +292,6 @@ def cross_product_rows(products: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=cross_products_schema(width))
 
 
-def load_cross_products(store: LanceStore, table: str, crawl: str, *, version: int | None = None) -> np.ndarray:
+def load_cross_products(store: LanceStore, table: str, crawl: str) -> np.ndarray:
     """Read the (d, d) cross products of a crawl or of the pool as of a crawl."""
-    return row_matrix(store.read(table, crawl, version=version).sort_by("image_dimension")["products"])
+    return row_matrix(store.read(table, crawl).sort_by("image_dimension")["products"])

@@ -9,9 +9,8 @@ import pyarrow as pa
 from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.groups import CRAWLS, OWNERS
 from clipcov_assets.automation import when_inputs_change
-from clipcov_assets.core.covariance import cross_products
 from clipcov_assets.core.prompts import Prompts, imagenet_prompts
-from clipcov_assets.core.statistics import no_statistics, sums_by_class
+from clipcov_assets.core.statistics import no_statistics
 from clipcov_assets.ingest.evaluation_set import read_prompts
 from clipcov_assets.partitions import crawls
 from clipcov_assets.pool_tables import (
@@ -19,10 +18,12 @@ from clipcov_assets.pool_tables import (
     CRAWL_PRODUCTS,
     CRAWL_STATISTICS,
     EMBEDDINGS,
+    ROWS_TAKEN,
     cross_product_rows,
     list_column,
     row_matrix,
     statistics_rows,
+    sums_of,
 )
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.scales import HOME, SCALE, code_version
@@ -30,8 +31,6 @@ from clipcov_assets.tables import class_embeddings_schema, column_schema, latent
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
-
-ROWS_AT_ONCE = 65_536
 
 
 @dg.asset(
@@ -96,8 +95,8 @@ def _labels(store: LanceStore, crawl: str, classes: np.ndarray) -> pa.Table:
     from clipcov_assets.core.zero_shot import classify
 
     parts = []
-    for batch in store.stream("embeddings", crawl, ["uid", "image_embedding"], batch_size=ROWS_AT_ONCE):
-        label, margin = classify(row_matrix(pa.chunked_array([batch["image_embedding"]])), classes)
+    for batch in store.stream("embeddings", crawl, ["uid", "image_embedding"], batch_size=ROWS_TAKEN):
+        label, margin = classify(row_matrix(batch["image_embedding"]), classes)
         columns = {"uid": batch["uid"], "latent_class": pa.array(label, pa.int32()), "margin": margin}
         parts.append(pa.table(columns))
     labels = pa.concat_tables(parts)
@@ -128,15 +127,14 @@ class ClassOrder:
         return pa.RecordBatchReader.from_batches(self.schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(self._labels), ROWS_AT_ONCE):
-            labels = self._labels.slice(start, ROWS_AT_ONCE).combine_chunks()
+        for start in range(0, len(self._labels), ROWS_TAKEN):
+            labels = self._labels.slice(start, ROWS_TAKEN).combine_chunks()
             found = self._embedded.take(labels["place"].to_numpy(), ["uid", "clip_score", *EMBEDDINGS])
-            image, text = (row_matrix(found[column]) for column in EMBEDDINGS)
-            label = labels["latent_class"].to_numpy().astype(np.int64)
-            self.statistics += sums_by_class(image, text, label, len(self.statistics.counts))
-            self.products += cross_products(image, text)
             for column in ("latent_class", "margin"):
                 found = found.append_column(column, labels[column])
+            statistics, products = sums_of(found, len(self.statistics.counts))
+            self.statistics += statistics
+            self.products += products
             yield from found.select(self.schema.names).cast(self.schema).combine_chunks().to_batches()
 
 

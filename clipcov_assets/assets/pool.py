@@ -9,8 +9,7 @@ from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.groups import OWNERS, POOL
 from clipcov_assets.assets.latent_classes import class_size_table
 from clipcov_assets.automation import when_inputs_change
-from clipcov_assets.core.covariance import cross_products
-from clipcov_assets.core.statistics import no_statistics, sums_by_class
+from clipcov_assets.core.statistics import no_statistics
 from clipcov_assets.partitions import crawl_order, crawls
 from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
@@ -19,14 +18,15 @@ from clipcov_assets.pool_tables import (
     EMBEDDINGS,
     POOL_PRODUCTS,
     POOL_STATISTICS,
+    ROWS_TAKEN,
     PooledCrawl,
     cross_product_rows,
     load_class_embeddings,
     load_cross_products,
     load_statistics,
     pooled_crawls_metadata,
-    row_matrix,
     statistics_rows,
+    sums_of,
 )
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.tables import POOL as POOL_SCHEMA
@@ -36,7 +36,6 @@ from resources.lance_store import LanceStore, StoredRows, WrittenTable
 # What the pool needs of each crawl, and what of it is read through the pool, at the Lance versions that it pins.
 CRAWL_ASSETS = ("raw_pairs", "embeddings", "latent_classes")
 CRAWL_TABLES = ("raw_pairs", "latent_classes", CRAWL_STATISTICS)
-ROWS_AT_ONCE = 65_536
 
 
 @dg.asset(
@@ -129,23 +128,25 @@ class JoinedCrawls:
 
     def _add(self, store: LanceStore, name: str) -> None:
         versions = {table: store.version(table, name) for table in CRAWL_TABLES}
-        rows = store.read("latent_classes", name, ["uid", "latent_class", "clip_score"])
+        rows = store.read(
+            "latent_classes", name, ["uid", "latent_class", "clip_score"], version=versions["latent_classes"]
+        )
         known = pc.is_in(rows["uid"], value_set=self.rows["uid"].combine_chunks())
         new = rows.filter(pc.invert(known))
         new = new.append_column("crawl", pa.array([name]).take(pa.array(np.zeros(len(new), np.int64))))
         self.rows = pa.concat_tables([self.rows, new.select(POOL_SCHEMA.names).cast(POOL_SCHEMA)])
         self.crawls.append(PooledCrawl(name, len(rows), len(new), versions))
-        self.statistics += load_statistics(store, CRAWL_STATISTICS, name)
+        self.statistics += load_statistics(store, CRAWL_STATISTICS, name, version=versions[CRAWL_STATISTICS])
         self.products += load_cross_products(store, CRAWL_PRODUCTS, name)
-        self._take_out(store.rows("latent_classes", name), np.flatnonzero(known.to_numpy()))
+        stored = store.rows("latent_classes", name, version=versions["latent_classes"])
+        self._take_out(stored, np.flatnonzero(known.to_numpy()))
 
     def _take_out(self, stored: StoredRows, known: np.ndarray) -> None:
-        for start in range(0, len(known), ROWS_AT_ONCE):
-            rows = stored.take(known[start : start + ROWS_AT_ONCE], ["latent_class", *EMBEDDINGS])
-            image, text = (row_matrix(rows[column]) for column in EMBEDDINGS)
-            label = rows["latent_class"].to_numpy().astype(np.int64)
-            self.statistics -= sums_by_class(image, text, label, len(self.statistics.counts))
-            self.products -= cross_products(image, text)
+        for start in range(0, len(known), ROWS_TAKEN):
+            rows = stored.take(known[start : start + ROWS_TAKEN], ["latent_class", *EMBEDDINGS])
+            statistics, products = sums_of(rows, len(self.statistics.counts))
+            self.statistics -= statistics
+            self.products -= products
 
 
 def _class_names(store: LanceStore, crawl: str) -> tuple[str, ...]:

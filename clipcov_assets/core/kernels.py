@@ -103,26 +103,6 @@ def equal_to_next(rows: Array, order: Array) -> Array:
 
 
 @compiled
-def row_products(pairs: Array, weights: Array) -> Array:
-    """Return (m, n) float64 products of each of m weights with each pair."""
-    products = np.empty((weights.shape[0], pairs.shape[0]))
-    for e in range(pairs.shape[0]):
-        for j in range(weights.shape[0]):
-            products[j, e] = dot(pairs[e], weights[j])
-    return products
-
-
-@compiled
-def self_similarities(pairs: Array) -> Array:
-    """Return (n,) float64 sim(e, e)."""
-    n, d = pairs.shape[0], pairs.shape[1] // 2
-    similarities = np.empty(n)
-    for e in range(n):
-        similarities[e] = 2 * dot(pairs[e, :d], pairs[e, d:])
-    return similarities
-
-
-@compiled
 def first_look(pairs: Array, weights: Array) -> tuple[Array, Array, Array]:
     """Return (m, n) products of m weights with each pair, (n,) sim(e, e), (n,) <x_e, x_e>: each pair is read once."""
     n, d = pairs.shape[0], pairs.shape[1] // 2

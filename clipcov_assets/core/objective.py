@@ -21,13 +21,14 @@ from clipcov_assets.core.statistics import CLIPCOV_COLUMNS, ClassStatistics, cla
 
 TERMS = ("class", "self", "label", "class_reg", "inter")
 INTER = ("mean", "sum")
+ALPHA = 0.5
 
 
 def objective(
     pool: Pool,
     order: Array,
     *,
-    alpha: float | str = 0.5,
+    alpha: float | str = ALPHA,
     inter: str = "mean",
     terms: Iterable[str] = TERMS,
 ) -> float:
@@ -76,7 +77,7 @@ def class_objective(pairs: Array, weight: Array, count: int, terms: frozenset[st
     image_sum, text_sum = np.split(total, 2)
     value = float(total @ weight)
     if "self" in terms:
-        value += float(kernels.self_similarities(pairs).sum())
+        value += float(kernels.first_look(pairs, weight[None])[1].sum())
     if "class" in terms:
         value -= float(image_sum @ text_sum) / count
     return value

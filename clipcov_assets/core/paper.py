@@ -48,9 +48,8 @@ def class_terms(pairs: Array, weight: Array, count: int, terms: frozenset[str]) 
     """Return what each pair adds to F without the quadratic term, its sim(e, e), and that term's factor."""
     from clipcov_assets.core import kernels
 
-    similarity = kernels.self_similarities(pairs)
-    linear = kernels.row_products(pairs, weight[None])[0] + ("self" in terms) * similarity
-    return linear, similarity, ("class" in terms) / count
+    products, similarity, _ = kernels.first_look(pairs, weight[None])
+    return products[0] + ("self" in terms) * similarity, similarity, ("class" in terms) / count
 
 
 def similarity_floors(mean: Array, to_swapped: Array, to_mean: Array, squares: Array) -> NDArray[np.float64]:

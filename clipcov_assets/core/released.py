@@ -35,12 +35,12 @@ def released_order(pairs: Array, inter_weight: Array, label: Array, terms: froze
     pairs = kernels.readable(pairs)
     n, d = len(pairs), pairs.shape[1] // 2
     centrality = kernels.clipped_sums(pairs, pairs) / n if terms & {"class", "class_reg"} else np.zeros(n)
-    labelled = kernels.row_products(pairs, np.concatenate([np.zeros(d), label])[None])[0]
-    score = kernels.row_products(pairs, inter_weight[None])[0]
+    weights = np.stack([np.concatenate([np.zeros(d), label]), inter_weight])
+    (labelled, score), self_similarity, _ = kernels.first_look(pairs, weights)
     if "class" in terms:
         score += centrality
     if "self" in terms:
-        score += kernels.self_similarities(pairs)
+        score += self_similarity
     if "label" in terms:
         score += labelled
     left, batches, gains, centrality_picked = np.arange(n), [], [], 0.0

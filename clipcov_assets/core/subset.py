@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clipcov_assets.core.class_pairs import LoadClasses, on_all_cores
 from clipcov_assets.core.covariance import cross_products
-from clipcov_assets.core.objective import TERMS, check_options, class_objective, linear_weights
+from clipcov_assets.core.objective import ALPHA, TERMS, class_objective, linear_weights
 from clipcov_assets.core.pool import Array
 from clipcov_assets.core.statistics import ClassStatistics, no_statistics
 
@@ -35,10 +35,6 @@ def subset_sums(
     chosen: Array,
     statistics: ClassStatistics,
     class_embeddings: Array,
-    *,
-    alpha: float | str = 0.5,
-    inter: str = "mean",
-    terms: Iterable[str] = TERMS,
 ) -> SubsetSums:
     """Add up a subset class by class; a core holds one run of classes at a time.
 
@@ -48,17 +44,13 @@ def subset_sums(
         chosen: (n,) bool, which pairs of the pool are in the subset.
         statistics: Of the whole pool.
         class_embeddings: (K, d) unit rows.
-        alpha: Weight of the label term, or "auto".
-        inter: "mean" or "sum" over the other classes.
-        terms: Which terms of Eq. (16) count.
 
-    Raises:
-        ValueError: an unknown option.
+    Source: arXiv:2403.12267, Eq. (6) and Eq. (16), with the defaults of `objective`.
     """
     from clipcov_assets.core import kernels
 
-    terms = check_options(alpha=alpha, inter=inter, terms=terms)
-    weights = linear_weights(statistics, class_embeddings, alpha=alpha, inter=inter, terms=terms)
+    terms = frozenset(TERMS)
+    weights = linear_weights(statistics, class_embeddings, alpha=ALPHA, inter="mean", terms=terms)
     found = no_statistics(class_embeddings.shape)
     width = class_embeddings.shape[1]
 

@@ -17,9 +17,9 @@ def test_a_subset_added_up_class_by_class_is_the_subset_as_a_whole(dtype: str, p
     classes, load = class_loader(pool)
 
     chosen = np.isin(pool.by_uid, order)
-    found = subset_sums(classes, load, chosen, class_statistics(pool), pool.class_embeddings, alpha="auto")
+    found = subset_sums(classes, load, chosen, class_statistics(pool), pool.class_embeddings)
     subset = pools.rows_of(pool, order)
-    assert found.objective == pytest.approx(objective(pool, order, alpha="auto"), rel=1e-12)
+    assert found.objective == pytest.approx(objective(pool, order), rel=1e-12)
     np.testing.assert_array_equal(found.statistics.counts, class_statistics(subset).counts)
     np.testing.assert_allclose(found.statistics.text_sums, class_statistics(subset).text_sums, atol=1e-12)
     products = cross_products(subset.image_embeddings, subset.text_embeddings)

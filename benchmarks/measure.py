@@ -46,6 +46,7 @@ class Work:
         warm_up: Runs once before all, so that kernels are compiled and libraries loaded.
         facts: What the report wants to know of the result.
         in_children: Whether the call does its work in processes that it starts, whose memory counts then.
+        once: Whether the call is so long that one run has to do.
     """
 
     set_up: Callable[[], Any]
@@ -55,6 +56,7 @@ class Work:
     warm_up: Callable[[], object] = lambda: None
     facts: Callable[[Any], dict[str, Any]] = lambda result: {}
     in_children: bool = False
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def run(prepare: Callable[[str, float], Work], case: str, scale: float) -> Measu
     work.warm_up()
     seconds: list[float] = []
     result = None
-    while len(seconds) < LEAST_RUNS or (len(seconds) < MOST_RUNS and sum(seconds) < ENOUGH_SECONDS * scale):
+    least, most = (1, 1) if work.once else (LEAST_RUNS, MOST_RUNS)
+    while len(seconds) < least or (len(seconds) < most and sum(seconds) < ENOUGH_SECONDS * scale):
         result = None  # the last run's result must not count into this one's memory
         inputs = work.set_up()
         gc.collect()

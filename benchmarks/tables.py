@@ -43,8 +43,14 @@ def write_pool(directory: str, sizes: Sequence[int], seed: int = 0) -> Columns:
             some = slice(start, start + ROWS_AT_ONCE)
             made = geometry.pairs(latent_class[some], random)
             image, text = (rows.astype(np.float16) for rows in made.values())
-            columns = [pa.array(uid[some]), list_column(image), list_column(text), clip_scores(image, text)]
-            yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=schema)
+            columns = {
+                "uid": uid[some],
+                "content": pa.array([bytes.fromhex(one) for one in uid[some].tolist()], pa.binary(16)),
+                "image_embedding": list_column(image),
+                "text_embedding": list_column(text),
+                "clip_score": clip_scores(image, text),
+            }
+            yield pa.RecordBatch.from_pydict(columns, schema=schema)
 
     store.write("embeddings", CRAWL, pa.RecordBatchReader.from_batches(schema, batches()))
     store.write("raw_pairs", CRAWL, pa.table({"uid": pa.array(uid)}))

@@ -3,9 +3,11 @@
 The sensor says what exists outside and only adds partitions; the conditions decide what must run.
 """
 
+from collections.abc import Collection
+
 import dagster as dg
 
-from clipcov_assets.ingest.img2dataset import is_complete
+from clipcov_assets.ingest.find import why_incomplete
 from clipcov_assets.partitions import check_crawl_name, crawl_order, crawls
 from resources.crawl_catalog import CrawlCatalog
 
@@ -46,21 +48,32 @@ reselection = dg.AutomationConditionSensorDefinition(
 )
 
 
-def find_deliveries(catalog: CrawlCatalog) -> tuple[list[str], list[str]]:
-    """Names of the complete deliveries, oldest first, and why other folders with shards are passed over."""
+def find_deliveries(
+    catalog: CrawlCatalog, *, known: Collection[str] = (), settled_seconds: float = 60
+) -> tuple[list[str], list[str]]:
+    """Find the deliveries that are complete.
+
+    Args:
+        catalog: Where they land.
+        known: Crawls that are not looked at again.
+        settled_seconds: How long nothing may have changed in a delivery whose format has no mark of completion.
+
+    Returns:
+        The names of the complete deliveries, oldest first, and why other folders are passed over.
+    """
     complete, passed_over = [], []
     for folder in catalog.folders():
-        if not any(folder.glob("*.tar")):
+        if folder.name in known:
             continue
         try:
             check_crawl_name(folder.name)
+            reason = why_incomplete(folder, settled_seconds=settled_seconds)
         except ValueError as error:
-            passed_over.append(str(error))
-            continue
-        if is_complete(folder):
+            reason = str(error)
+        if reason is None:
             complete.append(folder.name)
         else:
-            passed_over.append(f"{folder.name} is not complete: a shard has no _stats.json yet")
+            passed_over.append(reason)
     return sorted(complete, key=crawl_order), passed_over
 
 
@@ -73,14 +86,27 @@ def find_deliveries(catalog: CrawlCatalog) -> tuple[list[str], list[str]]:
 def new_crawls(context: dg.SensorEvaluationContext, catalog: CrawlCatalog) -> dg.SensorResult:
     """Find complete deliveries that are not partitions yet."""
     known = context.instance.get_dynamic_partitions("crawl")
-    complete, passed_over = find_deliveries(catalog)
-    found = [crawl for crawl in complete if crawl not in known]
+    found, passed_over = find_deliveries(catalog, known=known)
     if not found:
         return dg.SensorResult(skip_reason="; ".join([f"no new crawl in {catalog.directory}", *passed_over]))
     for reason in passed_over:
         context.log.warning(reason)
     return dg.SensorResult(dynamic_partitions_requests=[crawls.build_add_request(found)])
 
+
+look_at_deliveries = dg.define_asset_job(
+    "look_at_deliveries",
+    selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("raw_pairs"), "deliveries_unchanged")),
+    description="Find deliveries whose content is no longer what was ingested.",
+)
+
+early_look = dg.ScheduleDefinition(
+    name="early_look_at_deliveries",
+    job=look_at_deliveries,
+    cron_schedule="0 5 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every morning: find deliveries that changed under the same name.",
+)
 
 compare = dg.define_asset_job(
     "compare",

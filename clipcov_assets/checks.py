@@ -4,6 +4,7 @@ Each check reads the stored tables again, so it also finds what happened to them
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,13 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipcov_assets.assets.raw_pairs import DELIVERY_FINGERPRINT, DELIVERY_LOOK
 from clipcov_assets.assets.scorecards import scores_table
 from clipcov_assets.assets.subsets import subset_size
 from clipcov_assets.core import METHODS
 from clipcov_assets.core.pool import UNIT_TOLERANCE
+from clipcov_assets.ingest.delivery import DeliveryError, delivery_fingerprint, look
+from clipcov_assets.ingest.find import find_delivery
 from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
 from clipcov_assets.pool_tables import EMBEDDINGS, ROWS_AT_ONCE, pooled_crawls, row_matrix
 from clipcov_assets.provenance import latest_input
+from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 
 
@@ -38,11 +43,62 @@ def unique_uids(context: dg.AssetCheckExecutionContext, store: LanceStore) -> dg
 
 @dg.asset_check(asset="raw_pairs", partitions_def=crawls, blocking=True)
 def pairs_accounted_for(context: dg.AssetCheckExecutionContext, store: LanceStore) -> dg.AssetCheckResult:
-    """Pairs delivered = pairs stored + pairs quarantined."""
+    """Pairs delivered = pairs stored + pairs already known + pairs quarantined."""
     crawl = context.partition_key
-    delivered = int(str(latest_input(context, "raw_pairs", crawl).metadata["pairs_in"].value))
+    reported = latest_input(context, "raw_pairs", crawl).metadata
+    delivered, known = (int(str(reported[name].value)) for name in ("pairs_in", "pairs_already_known"))
     stored, quarantined = store.row_count("raw_pairs", crawl), store.row_count("quarantine", crawl)
-    return _passes(delivered == stored + quarantined, delivered=delivered, stored=stored, quarantined=quarantined)
+    return _passes(
+        delivered == stored + known + quarantined,
+        delivered=delivered,
+        stored=stored,
+        already_known=known,
+        quarantined=quarantined,
+    )
+
+
+@dg.asset_check(asset="raw_pairs", partitions_def=crawls, blocking=True)
+def few_quarantined(
+    context: dg.AssetCheckExecutionContext, store: LanceStore, catalog: CrawlCatalog
+) -> dg.AssetCheckResult:
+    """The share of quarantined pairs is at most `catalog.most_quarantined`: a crawl with more of them is suspect.
+
+    Look at the reasons on the materialization, then deliver the crawl again, or raise CLIPCOV_MOST_QUARANTINED and
+    materialize it once more.
+    """
+    crawl = context.partition_key
+    stored, quarantined = store.row_count("raw_pairs", crawl), store.row_count("quarantine", crawl)
+    share = quarantined / max(1, stored + quarantined)
+    return _passes(share <= catalog.most_quarantined, share=round(share, 4), most=catalog.most_quarantined)
+
+
+@dg.asset_check(asset="raw_pairs")
+def deliveries_unchanged(context: dg.AssetCheckExecutionContext, catalog: CrawlCatalog) -> dg.AssetCheckResult:
+    """No delivery has another content than when it was ingested; a warning, since what was stored is intact.
+
+    A delivery that is touched but equal passes, and so does one that was cleared away. Materialize the raw pairs of a
+    crawl that is named here to take its new content over; whatever depends on them follows.
+    """
+    ingested = context.instance.get_materialized_partitions(dg.AssetKey("raw_pairs"))
+    folders = {folder.name: folder for folder in catalog.folders()}
+    changed = [crawl for crawl in sorted(ingested & folders.keys()) if _has_changed(context, crawl, folders[crawl])]
+    return dg.AssetCheckResult(
+        passed=not changed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"changed": ", ".join(changed) or "none", "looked_at": len(ingested & folders.keys())},
+    )
+
+
+def _has_changed(context: dg.AssetCheckExecutionContext, crawl: str, folder: Path) -> bool:
+    reported = latest_input(context, "raw_pairs", crawl).metadata
+    if reported[DELIVERY_LOOK].value == look(folder):
+        return False
+    try:
+        shards = find_delivery(folder).shards
+    except DeliveryError:
+        return True
+    found = delivery_fingerprint((shard.name, shard.fingerprint()) for shard in shards)
+    return bool(reported[DELIVERY_FINGERPRINT].value != found)
 
 
 @dg.asset_check(asset="embeddings", partitions_def=crawls, blocking=True)
@@ -172,6 +228,8 @@ def all_checks() -> list[dg.AssetChecksDefinition]:
     of_crawls = [
         unique_uids,
         pairs_accounted_for,
+        few_quarantined,
+        deliveries_unchanged,
         unit_and_finite,
         one_embedding_a_pair,
         one_class_a_pair,

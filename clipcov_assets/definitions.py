@@ -8,6 +8,7 @@ import dagster as dg
 from clipcov_assets.assets.checkpoints import checkpoint_asset, partial_checkpoint
 from clipcov_assets.assets.comparison import comparison
 from clipcov_assets.assets.embeddings import embeddings
+from clipcov_assets.assets.exports import export_asset
 from clipcov_assets.assets.latent_classes import latent_classes
 from clipcov_assets.assets.pool import pool
 from clipcov_assets.assets.proxy_checkpoint import proxy_checkpoint
@@ -15,7 +16,14 @@ from clipcov_assets.assets.rankings import clipcov_class_ranking, ranking_asset
 from clipcov_assets.assets.raw_pairs import raw_pairs
 from clipcov_assets.assets.scorecards import scorecard_asset
 from clipcov_assets.assets.subsets import subset_asset
-from clipcov_assets.automation import compare, morning_comparison, new_crawls, reselection
+from clipcov_assets.automation import (
+    compare,
+    early_look,
+    look_at_deliveries,
+    morning_comparison,
+    new_crawls,
+    reselection,
+)
 from clipcov_assets.checks import all_checks
 from clipcov_assets.core import METHODS
 from clipcov_assets.scales import HOME
@@ -23,9 +31,11 @@ from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
 from resources.evaluation_suite import EvaluationSuite
+from resources.export_shelf import ExportShelf
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 from resources.report_shelf import ReportShelf
+from resources.staging import Staging
 
 ASSETS = [
     raw_pairs,
@@ -36,7 +46,7 @@ ASSETS = [
     clipcov_class_ranking,
     partial_checkpoint,
     *(ranking_asset(method) for method in METHODS if method != "full"),
-    *(build(method) for build in (subset_asset, checkpoint_asset, scorecard_asset) for method in METHODS),
+    *(build(method) for build in (subset_asset, export_asset, checkpoint_asset, scorecard_asset) for method in METHODS),
     comparison,
 ]
 
@@ -45,14 +55,19 @@ def resources() -> dict[str, Any]:
     """The outside world: everything that is made goes to `var/`, unless the environment says otherwise."""
     made = HOME / "var"
     return {
-        "catalog": CrawlCatalog(directory=os.environ.get("CLIPCOV_CRAWLS", str(HOME / "data/demo"))),
+        "catalog": CrawlCatalog(
+            directory=os.environ.get("CLIPCOV_CRAWLS", str(HOME / "data/demo/crawls")),
+            most_quarantined=float(os.environ.get("CLIPCOV_MOST_QUARANTINED", "0.2")),
+        ),
         "suite": EvaluationSuite(directory=os.environ.get("CLIPCOV_EVALUATION", str(HOME / "data/demo/eval"))),
         "store": LanceStore(uri=os.environ.get("CLIPCOV_LANCE", str(made / "lance"))),
+        "staging": Staging(directory=str(made / "staging")),
         "encoder": ClipEncoder(directory=str(made / "checkpoints")),
         "tracker": MlflowTracker(
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{made / 'mlflow.db'}"),
             artifact_directory=str(made / "mlflow"),
         ),
+        "exports": ExportShelf(directory=os.environ.get("CLIPCOV_EXPORTS", str(made / "exports"))),
         "shelf": ReportShelf(directory=str(made / "reports")),
         "compute": Compute(),
     }
@@ -64,9 +79,9 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=all_checks(),
-        jobs=[compare],
+        jobs=[compare, look_at_deliveries],
         sensors=[new_crawls, reselection],
-        schedules=[morning_comparison],
+        schedules=[early_look, morning_comparison],
         resources=resources(),
         executor=dg.in_process_executor,
     )

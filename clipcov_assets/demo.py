@@ -98,8 +98,8 @@ def _crawls(catalog: CrawlCatalog) -> list[str]:
         print(f"passed over: {reason}", file=sys.stderr)
     if not complete:
         raise DeliveryError(
-            f"no complete delivery in {catalog.directory}: put img2dataset output there, one folder a crawl, "
-            "with NNNNN.tar, NNNNN.parquet and NNNNN_stats.json"
+            f"no complete delivery in {catalog.directory}: put one folder a crawl there, in one of the formats of "
+            "docs/deliveries.md"
         )
     return complete
 
@@ -131,11 +131,9 @@ def failure_reason(result: dg.ExecuteInProcessResult) -> str:
             data = event.step_failure_data
             if data.user_failure_data is not None and data.user_failure_data.description:
                 return str(data.user_failure_data.description)
-            error = data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                return str(error.message).strip()
+            if data.error is not None:
+                raised = data.error.cause or data.error  # Dagster's own error stands around what the asset raised
+                return str(raised.message).strip()
     return "the run failed; its log is in Dagster"
 
 

@@ -1,9 +1,12 @@
 """Columns of every Lance table, described once: the store writes these schemas and Dagster shows them."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import dagster as dg
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 def _schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
@@ -14,27 +17,44 @@ UID = (pa.string(), "Stable id of the pair: the delivery's own, else a hash of i
 RANK = (pa.int64(), "0 for the first pick; a subset is the head of this order.")
 GAIN = (pa.float32(), "What the pick added to the method's objective, or its score.")
 CLIP_SCORE = (pa.float64(), "Cosine of the pair's image and text under the proxy.")
+CONTENT = (pa.binary(16), "blake2b-128 of image, caption and embeddings as delivered: equal content is one pair.")
 LATENT_CLASS = (pa.int32(), "Zero-shot class of the pair under the proxy.")
 
+PLACE = {
+    "file": (pa.string(), "File of the delivery: the tar, the table or the image."),
+    "key": (pa.string(), "Key of the pair's members in its tar; null where there is no tar."),
+    "row": (pa.int64(), "Row in its table, 0 for the first; null where there is no table."),
+}
 RAW_PAIRS = _schema(
     uid=UID,
     caption=(pa.string(), "Text of the pair as delivered."),
-    image=(pa.large_binary(), "Encoded image as delivered."),
-    source=(pa.string(), "Shard and member the pair came from."),
+    image=(pa.large_binary(), "Encoded image as delivered; null where the delivery brought embeddings only."),
+    **PLACE,
     bytes=(pa.int64(), "Size of the encoded image in bytes."),
+    content=CONTENT,
 )
 QUARANTINE = _schema(
-    source=(pa.string(), "Shard and member, or shard and row, of the damaged pair."),
+    **PLACE,
     uid=(pa.string(), "Its uid where one could be read."),
     reason=(pa.string(), "Why it was set aside, in one word of the documented list."),
     detail=(pa.string(), "What was seen."),
 )
 
 
+def delivered_embeddings_schema(width: int) -> pa.Schema:
+    """Schema of the embeddings that a delivery brought, in the order of its raw pairs."""
+    return _schema(
+        uid=UID,
+        image_embedding=(pa.list_(pa.float16(), width), "Unit row of the image, as delivered."),
+        text_embedding=(pa.list_(pa.float16(), width), "Unit row of the caption, as delivered."),
+    )
+
+
 def embeddings_schema(width: int) -> pa.Schema:
     """Schema of the embeddings of one crawl; `width` is the proxy's embedding width d."""
     return _schema(
         uid=UID,
+        content=CONTENT,
         image_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's image encoder."),
         text_embedding=(pa.list_(pa.float16(), width), "Unit row of the proxy's text encoder."),
         clip_score=CLIP_SCORE,
@@ -135,8 +155,10 @@ SCORES = _schema(
 )
 
 
-def column_schema(schema: pa.Schema) -> dg.TableSchema:
+def column_schema(schema: pa.Schema) -> "dg.TableSchema":
     """The schema as Dagster's Columns panel shows it."""
+    import dagster as dg  # worker processes need the schemas above, and start faster without it
+
     return dg.TableSchema(
         columns=[
             dg.TableColumn(

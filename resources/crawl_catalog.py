@@ -10,6 +10,9 @@ class CrawlCatalog(dg.ConfigurableResource):
     """Finds the folder of a crawl by its name."""
 
     directory: str = Field(description="Directory that holds one folder per crawl.")
+    most_quarantined: float = Field(
+        default=0.2, ge=0, le=1, description="Share of quarantined pairs above which a crawl goes no further."
+    )
 
     def folders(self) -> tuple[Path, ...]:
         """Every folder of the directory, by name, whether or not it holds a complete delivery.

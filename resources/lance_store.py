@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from resources.pieces import disk_of
+
 # Lance warns each time it creates a table; a user would read that as a fault.
 os.environ.setdefault("LANCEDB_LOG", "error")
 
@@ -46,13 +48,17 @@ class LanceStore(dg.ConfigurableResource):
             partition: Partition key; `|` between two dimensions is allowed.
             rows: A table, or a stream of batches for what should not be held in memory at once.
             metadata: Kept in the table's schema, such as the proxy that made its embeddings.
+
+        Raises:
+            FullDiskError: There is no room.
         """
         name = table_name(asset, partition)
         added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
         schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), **added})
         if isinstance(rows, pa.Table):
             rows = rows.replace_schema_metadata(schema.metadata)
-        table = self._connect().create_table(name, rows, schema=schema, mode="overwrite")
+        with disk_of(self.uri):
+            table = self._connect().create_table(name, rows, schema=schema, mode="overwrite")
         return WrittenTable(name, f"{self.uri}/{name}.lance", table.version, table.count_rows())
 
     def read(
@@ -61,16 +67,15 @@ class LanceStore(dg.ConfigurableResource):
         partition: str,
         columns: list[str] | None = None,
         *,
-        where: str | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Read one partition: all of it, or some columns and rows, now or as it was at a version.
+        """Read one partition: all of it, or some columns, now or as it was at a version.
 
         Raises:
             KeyError: The table is not there; the message says what to materialize.
             ValueError: The version is gone, or the table has no such column.
         """
-        return self._query(asset, partition, columns, where, version).to_arrow()
+        return self._query(asset, partition, columns, version).to_arrow()
 
     def rows(self, asset: str, partition: str, *, version: int | None = None) -> "StoredRows":
         """Open one partition, now or as it was at a version, to read some of its rows at a time.
@@ -83,7 +88,7 @@ class LanceStore(dg.ConfigurableResource):
 
     def stream(self, asset: str, partition: str, columns: list[str], *, batch_size: int) -> pa.RecordBatchReader:
         """Read one partition batch by batch, for what should not be held in memory at once."""
-        return self._query(asset, partition, columns, None, None).to_batches(batch_size=batch_size)
+        return self._query(asset, partition, columns, None).to_batches(batch_size=batch_size)
 
     def exists(self, asset: str, partition: str) -> bool:
         """Whether the partition has been written."""
@@ -92,6 +97,15 @@ class LanceStore(dg.ConfigurableResource):
         except KeyError:
             return False
         return True
+
+    def partitions(self, asset: str) -> list[str]:
+        """Partitions of an asset that have been written, as they stand in the names of tables."""
+        prefix, connection = table_name(asset, ""), self._connect()
+        found, page = [], None
+        while page is None or page.page_token:
+            page = connection.list_tables(page_token=page and page.page_token)
+            found += [name.removeprefix(prefix) for name in page.tables if name.startswith(prefix)]
+        return found
 
     def row_count(self, asset: str, partition: str) -> int:
         """Rows of one partition."""
@@ -128,13 +142,9 @@ class LanceStore(dg.ConfigurableResource):
                 ) from error
         return table
 
-    def _query(
-        self, asset: str, partition: str, columns: list[str] | None, where: str | None, version: int | None
-    ) -> Any:  # noqa: ANN401
+    def _query(self, asset: str, partition: str, columns: list[str] | None, version: int | None) -> Any:  # noqa: ANN401
         table = self._open(asset, partition, version)
         query = table.search()
-        if where is not None:
-            query = query.where(where)
         return query.select(check_columns(table, columns)) if columns else query
 
 

@@ -28,11 +28,11 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def deliver(folder: Path, seeds: range, *, spoiled: dict[int, bytes] | None = None) -> Path:
+def deliver(folder: Path, seeds: range, *, spoiled: dict[int, bytes] | None = None, shard: str = "00000") -> Path:
     """Write one shard of img2dataset output; `spoiled` replaces the image bytes of some seeds."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    with tarfile.open(folder / "00000.tar", "w") as tar:
+    with tarfile.open(folder / f"{shard}.tar", "w") as tar:
         for place, seed in enumerate(seeds):
             key, caption = f"{place:08d}", f"picture of class {seed % 4}, number {seed}"
             row = {"uid": f"{seed:032x}", "key": key, "caption": caption, "status": "success"}
@@ -44,9 +44,9 @@ def deliver(folder: Path, seeds: range, *, spoiled: dict[int, bytes] | None = No
             ):
                 add(tar, f"{key}.{suffix}", part)
             rows.append(row)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "00000.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{shard}.parquet")
     stats = {"count": len(rows), "successes": len(rows), "failed_to_download": 0, "failed_to_resize": 0}
-    (folder / "00000_stats.json").write_text(json.dumps(stats))
+    (folder / f"{shard}_stats.json").write_text(json.dumps(stats))
     return folder
 
 

@@ -168,7 +168,7 @@ def test_the_sensor_passes_over_unfinished_and_badly_named_deliveries_and_says_s
     with dg.DagsterInstance.ephemeral() as instance:
         result = sense(instance, tmp_path)
     assert not result.dynamic_partitions_requests
-    assert "crawl-1 is not complete" in result.skip_reason.skip_message
+    assert "00000.tar is unfinished" in result.skip_reason.skip_message
     assert "crawl name 'Crawl One' is not allowed" in result.skip_reason.skip_message
 
 

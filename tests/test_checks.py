@@ -8,6 +8,7 @@ import pytest
 from clipcov_assets import checks
 from clipcov_assets.pool_tables import PooledCrawl, list_column, pooled_crawls_metadata
 from clipcov_assets.tables import CURVE, POOL, RANKING, SCORES, embeddings_schema
+from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 
 CRAWL = "crawl-1"
@@ -33,7 +34,7 @@ def run(check, store, partition=CRAWL, **metadata):
             [written_by_the_test, check],
             instance=instance,
             partition_key=partition,
-            resources={"store": store},
+            resources={"store": store, "catalog": CrawlCatalog(directory="", most_quarantined=0.2)},
             raise_on_error=False,
         )
     (evaluation,) = result.get_asset_check_evaluations()
@@ -69,7 +70,17 @@ def test_a_repeated_uid_is_found(store, uid, passed):
 def test_a_pair_that_is_neither_stored_nor_in_quarantine_is_found(store, delivered, passed):
     store.write("raw_pairs", CRAWL, pa.table({"uid": UID[:8]}))
     store.write("quarantine", CRAWL, pa.table({"uid": UID[8:]}))
-    assert run(checks.pairs_accounted_for, store, pairs_in=delivered).passed is passed
+    assert run(checks.pairs_accounted_for, store, pairs_in=delivered, pairs_already_known=0).passed is passed
+    assert run(checks.pairs_accounted_for, store, pairs_in=delivered + 3, pairs_already_known=3).passed is passed
+
+
+@pytest.mark.parametrize(("quarantined", "passed"), [(2, True), (3, False)])
+def test_a_crawl_with_more_than_the_allowed_share_of_quarantined_pairs_goes_no_further(store, quarantined, passed):
+    store.write("raw_pairs", CRAWL, pa.table({"uid": UID[quarantined:]}))
+    store.write("quarantine", CRAWL, pa.table({"uid": UID[:quarantined]}))
+    evaluation = run(checks.few_quarantined, store)
+    assert evaluation.passed is passed
+    assert evaluation.blocking
 
 
 @pytest.mark.parametrize(("embedded", "passed"), [(10, True), (9, False)])
@@ -85,8 +96,8 @@ def test_an_embedding_that_is_not_of_unit_length_is_found(store, factor, passed)
     spoiled = rows.copy()
     spoiled[2] *= factor
     table = {"uid": UID[:4], "image_embedding": list_column(rows), "text_embedding": list_column(spoiled)}
-    schema = embeddings_schema(4)
-    store.write("embeddings", CRAWL, pa.table({**table, "clip_score": [1.0] * 4}, schema=schema))
+    table |= {"content": [bytes(16)] * 4, "clip_score": [1.0] * 4}
+    store.write("embeddings", CRAWL, pa.table(table, schema=embeddings_schema(4)))
     assert run(checks.unit_and_finite, store).passed is passed
 
 

@@ -8,7 +8,7 @@ import pytest
 from clipcov_assets.definitions import defs
 
 METHODS = ("clipcov", "clip_score", "c_rho", "semdedup", "metaclip", "random")
-GROUPS = ("1_crawls", "2_pool", "3_rankings", "4_subsets", "5_checkpoints", "6_scorecards")
+GROUPS = ("1_crawls", "2_pool", "3_rankings", "4_subsets", "5_checkpoints", "6_scorecards", "7_exports")
 SINGLE = (
     "raw_pairs",
     "proxy_checkpoint",
@@ -28,8 +28,9 @@ def specs():
 
 def test_the_graph_has_exactly_the_assets_of_the_road(specs):
     ranked = {f"{method}_ranking" for method in METHODS}
-    trained = {f"{method}_{noun}" for method in (*METHODS, "full") for noun in ("subset", "checkpoint", "scorecard")}
-    assert set(specs) == {*SINGLE, *ranked, *trained}
+    nouns = ("subset", "export", "checkpoint", "scorecard")
+    of_subsets = {f"{method}_{noun}" for method in (*METHODS, "full") for noun in nouns}
+    assert set(specs) == {*SINGLE, *ranked, *of_subsets}
 
 
 def test_the_definitions_are_loadable():
@@ -53,7 +54,8 @@ def test_every_asset_tells_its_reader_what_it_is(specs):
         assert spec.code_version, name
         assert spec.group_name in GROUPS, name
         assert "clipcov/stage" in spec.tags, name
-        assert spec.automation_condition is not None, name
+        # An export is made when a person asks for it, all else by itself.
+        assert (spec.automation_condition is None) is name.endswith("_export"), name
         if name != "proxy_checkpoint":
             assert spec.partitions_def is not None, name
 

@@ -85,7 +85,7 @@ def test_a_delivery_that_has_not_finished_is_passed_over_and_named(home, first):
     again = demo(home)
     shutil.rmtree(home / "crawls/crawl-9")
     assert again.returncode == 0
-    assert "passed over: crawl-9 is not complete" in again.stderr
+    assert "crawl-9/00000.tar is unfinished" in again.stderr
 
 
 def test_a_crawl_that_fails_is_named_and_the_others_go_on(home, first):

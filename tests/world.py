@@ -10,9 +10,11 @@ from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
 from resources.evaluation_suite import EvaluationSuite
+from resources.export_shelf import ExportShelf
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 from resources.report_shelf import ReportShelf
+from resources.staging import Staging
 
 
 def world(home: Path) -> dict[str, dg.ConfigurableResource]:
@@ -21,10 +23,12 @@ def world(home: Path) -> dict[str, dg.ConfigurableResource]:
         "catalog": CrawlCatalog(directory=str(home / "crawls")),
         "suite": EvaluationSuite(directory=str(home / "eval")),
         "store": LanceStore(uri=str(home / "lance")),
+        "staging": Staging(directory=str(home / "staging")),
         "encoder": ClipEncoder(directory=str(home / "checkpoints")),
         "tracker": MlflowTracker(
             tracking_uri=f"sqlite:///{home / 'mlflow.db'}", artifact_directory=str(home / "mlflow")
         ),
+        "exports": ExportShelf(directory=str(home / "exports")),
         "shelf": ReportShelf(directory=str(home / "reports")),
         "compute": Compute(device="cpu", batch_size=16),
     }

@@ -3,8 +3,10 @@
 from benchmarks.measure import Benchmark
 from benchmarks.works import (
     complete_ranking,
+    embedding,
     first_call,
     growth,
+    ingest,
     metaclip,
     one_class,
     out_of_core,
@@ -14,6 +16,8 @@ from benchmarks.works import (
 )
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "ingest": ingest.BENCHMARK,
+    "embedding": embedding.BENCHMARK,
     "complete_ranking": complete_ranking.BENCHMARK,
     "out_of_core": out_of_core.BENCHMARK,
     "growth": growth.BENCHMARK,

@@ -6,6 +6,7 @@ RANKINGS = "3_rankings"
 SUBSETS = "4_subsets"
 CHECKPOINTS = "5_checkpoints"
 SCORECARDS = "6_scorecards"
+EXPORTS = "7_exports"
 
 OWNERS = ["team:data"]
 # Trainings share one slot, whatever runs beside them (dagster.yaml, concurrency.pools).

@@ -1,7 +1,7 @@
 """A delivery becomes a table of pairs, and a table of what was set aside."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import dagster as dg
 import pyarrow as pa
@@ -9,15 +9,21 @@ import pyarrow as pa
 from clipcov_assets.assets.groups import CRAWLS, OWNERS
 from clipcov_assets.automation import on_arrival
 from clipcov_assets.export.gallery import gallery_markdown
-from clipcov_assets.ingest.delivery import Fault, Pair, ShardContents
-from clipcov_assets.ingest.img2dataset import read_delivery
+from clipcov_assets.ingest.delivery import Delivery, Shard, delivery_fingerprint, look
+from clipcov_assets.ingest.find import find_delivery
+from clipcov_assets.jobs.ingest import EMBEDDINGS, Census, StagedShard, stage_delivery
 from clipcov_assets.partitions import check_crawl_name, crawls
-from clipcov_assets.provenance import content_version, materialized
-from clipcov_assets.tables import QUARANTINE, RAW_PAIRS, column_schema
+from clipcov_assets.progress import Progress
+from clipcov_assets.provenance import materialized
+from clipcov_assets.tables import QUARANTINE, RAW_PAIRS, column_schema, delivered_embeddings_schema
+from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
-from resources.lance_store import LanceStore
+from resources.lance_store import LanceStore, WrittenTable
+from resources.pieces import Pieces
+from resources.staging import Staging
 
-SHOWN_PAIRS = 8
+DELIVERY_LOOK, DELIVERY_FINGERPRINT = "delivery_look", "delivery_fingerprint"
+SHOWN_PAIRS, SHOWN_FAULTS, SHOWN_REMARKS = 8, 10, 20
 
 
 @dg.asset(
@@ -26,95 +32,107 @@ SHOWN_PAIRS = 8
     owners=OWNERS,
     kinds={"lancedb", "arrow"},
     tags={"clipcov/stage": "ingest"},
-    code_version="1",
+    code_version="2",
     automation_condition=on_arrival,
     metadata={"dagster/column_schema": column_schema(RAW_PAIRS)},
 )
-def raw_pairs(context: dg.AssetExecutionContext, catalog: CrawlCatalog, store: LanceStore) -> dg.MaterializeResult:
+def raw_pairs(
+    context: dg.AssetExecutionContext, catalog: CrawlCatalog, store: LanceStore, staging: Staging, compute: Compute
+) -> dg.MaterializeResult:
     """The image-caption pairs of one crawl, as delivered.
 
-    Reads the crawl's folder (img2dataset's output) and keeps every sound pair: uid, caption, image bytes and
-    where it came from. Damaged pairs go to the quarantine table with the reason; pairs in = stored + quarantined,
-    and a check holds it to that. A shard without `_stats.json` is not complete and stops the run.
+    Reads the crawl's folder, whatever format it has, and keeps every sound pair: uid, caption, image bytes and where
+    it came from. Damaged pairs go to the quarantine table with their place and the reason, and every pair is accounted
+    for: pairs in = stored + already known (the same pair again) + quarantined. A run that was broken off goes on with
+    the shards that it had not finished. An incomplete delivery stops the run.
     """
     crawl = check_crawl_name(context.partition_key)
-    tally = _Tally()
-    rows = pa.RecordBatchReader.from_batches(RAW_PAIRS, tally.batches(read_delivery(catalog.folder(crawl))))
-    stored = store.write("raw_pairs", crawl, rows)
-    quarantine = store.write("quarantine", crawl, _fault_table(tally.faults))
-    reasons = Counter(fault.reason.value for fault in tally.faults)
-    if stored.row_count == 0:
-        raise dg.Failure(
-            f"{crawl}: every one of its {tally.expected} pairs was quarantined ({dict(reasons)}): "
-            f"look at {quarantine.uri} and deliver the crawl again",
-            allow_retries=False,
-        )
-    context.log.info(f"{crawl}: {stored.row_count} pairs stored, {quarantine.row_count} quarantined")
+    seen = look(catalog.folder(crawl))
+    delivery = find_delivery(catalog.folder(crawl))
+    context.log.info(f"{crawl}: {delivery.format}, {len(delivery.shards)} shards")
+    with staging.pieces("raw_pairs", crawl) as pieces:
+        shards = _stage(context, delivery, pieces, compute)
+        names = (shard.name for shard in delivery.shards)
+        fingerprint = delivery_fingerprint(zip(names, (one.fingerprint for one in shards), strict=True))
+        census = Census(pieces, shards)
+        quarantine = store.write("quarantine", crawl, pa.RecordBatchReader.from_batches(QUARANTINE, census.faults()))
+        if census.stored == 0:
+            raise dg.Failure(
+                f"{crawl}: every one of its {census.promised} pairs was quarantined ({dict(census.reasons)}): "
+                f"look at {quarantine.uri} and deliver the crawl again",
+                allow_retries=False,
+            )
+        rows = pa.RecordBatchReader.from_batches(RAW_PAIRS, census.pairs(RAW_PAIRS.names))
+        stored = store.write("raw_pairs", crawl, rows)
+        if census.width:
+            _store_embeddings(store, crawl, census, stored)
+        previews = {
+            "first_quarantined": _fault_preview(census),
+            "first_pairs": _pair_preview(census),
+            "first_remarks": _table([{"remark": remark} for remark in census.remarks[:SHOWN_REMARKS]], ["remark"]),
+        }
+    context.log.info(
+        f"{crawl}: {census.stored} pairs stored, {census.known} known already, {quarantine.row_count} quarantined"
+    )
     return materialized(
         stored,
-        content_version(*tally.digests),
+        census.version(),
         inputs=(),
         metadata={
-            "pairs_in": tally.expected,
-            "pairs_stored": stored.row_count,
+            "pairs_in": census.promised,
+            "pairs_stored": census.stored,
+            "pairs_already_known": census.known,
             "pairs_quarantined": quarantine.row_count,
-            **{f"quarantined/{reason}": count for reason, count in sorted(reasons.items())},
-            "shards": tally.shards,
-            "delivery": dg.MetadataValue.path(str(catalog.folder(crawl))),
+            **{f"quarantined/{reason}": count for reason, count in sorted(census.reasons.items())},
+            "format": delivery.format,
+            "shards": len(delivery.shards),
+            "remarks": len(census.remarks),
+            "delivered_bytes": sum(shard.size for shard in delivery.shards),
+            "delivered_embeddings": census.width,
+            DELIVERY_LOOK: seen,
+            DELIVERY_FINGERPRINT: fingerprint,
+            "delivery": dg.MetadataValue.path(str(delivery.directory)),
             "quarantine_table": quarantine.uri,
-            "first_quarantined": _fault_preview(tally.faults),
-            "first_pairs": dg.MetadataValue.md(gallery_markdown(tally.shown)),
+            **previews,
         },
     )
 
 
-class _Tally:
-    """Counts what passes while the pairs stream into the store."""
+def _stage(
+    context: dg.AssetExecutionContext, delivery: Delivery, pieces: Pieces, compute: Compute
+) -> list[StagedShard]:
+    progress = Progress(sum(shard.size for shard in delivery.shards), "pairs", context.log.info)
 
-    def __init__(self) -> None:
-        self.expected = 0
-        self.shards = 0
-        self.faults: list[Fault] = []
-        self.digests: list[str] = []
-        self.shown: list[tuple[bytes, str]] = []
+    def on_shard(shard: Shard, staged: StagedShard) -> None:
+        progress.add(staged.promised, of_total=shard.size)
 
-    def batches(self, shards: Iterator[ShardContents]) -> Iterator[pa.RecordBatch]:
-        for shard in shards:
-            self.expected += shard.expected
-            self.shards += 1
-            self.faults.extend(shard.faults)
-            self.digests += [content_version(pair.uid, pair.caption, pair.image) for pair in shard.pairs]
-            self.shown += [(pair.image, pair.caption) for pair in shard.pairs[: SHOWN_PAIRS - len(self.shown)]]
-            yield _pair_batch(shard.pairs)
+    shards = stage_delivery(delivery, pieces, workers=compute.resolved_workers(), on_shard=on_shard)
+    found = sum(shard.found for shard in shards)
+    if found:
+        context.log.info(f"{found} of {len(shards)} shards had been read by a run that was broken off")
+    return shards
 
 
-def _pair_batch(pairs: tuple[Pair, ...] | list[Pair]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict(
-        {
-            "uid": [pair.uid for pair in pairs],
-            "caption": [pair.caption for pair in pairs],
-            "image": [pair.image for pair in pairs],
-            "source": [pair.source for pair in pairs],
-            "bytes": [len(pair.image) for pair in pairs],
-        },
-        schema=RAW_PAIRS,
-    )
+def _store_embeddings(store: LanceStore, crawl: str, census: Census, pairs: WrittenTable) -> None:
+    """Keep the embeddings that came with the pairs; they belong to this version of the pairs and to no other."""
+    batches = census.pairs(["uid", *EMBEDDINGS])
+    rows = pa.RecordBatchReader.from_batches(delivered_embeddings_schema(census.width), batches)
+    store.write("delivered_embeddings", crawl, rows, metadata={"raw_pairs_version": str(pairs.version)})
 
 
-def _fault_table(faults: list[Fault]) -> pa.Table:
-    rows = [
-        {"source": fault.source, "uid": fault.uid, "reason": fault.reason.value, "detail": fault.detail}
-        for fault in faults
-    ]
-    return pa.Table.from_pylist(rows, schema=QUARANTINE)
+def _pair_preview(census: Census) -> dg.MarkdownMetadataValue:
+    pairs = (pair for batch in census.pairs(["image", "caption"]) for pair in batch.to_pylist())
+    return dg.MetadataValue.md(gallery_markdown((one["image"], one["caption"]) for one in islice(pairs, SHOWN_PAIRS)))
 
 
-def _fault_preview(faults: list[Fault], limit: int = 10) -> dg.TableMetadataValue:
+def _fault_preview(census: Census) -> dg.TableMetadataValue:
+    faults = (fault for batch in census.faults() for fault in batch.to_pylist())
+    return _table(list(islice(faults, SHOWN_FAULTS)), ["file", "key", "row", "reason", "detail"])
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> dg.TableMetadataValue:
+    """Rows as Dagster shows them: as text, which no name of a delivery gets out of."""
     records = [
-        dg.TableRecord({"source": fault.source, "reason": fault.reason.value, "detail": fault.detail[:200]})
-        for fault in faults[:limit]
+        dg.TableRecord({column: "" if row[column] is None else str(row[column]) for column in columns}) for row in rows
     ]
-    return dg.MetadataValue.table(
-        records,
-        schema=dg.TableSchema.from_name_type_dict({"source": "string", "reason": "string", "detail": "string"}),
-    )
+    return dg.MetadataValue.table(records, dg.TableSchema.from_name_type_dict(dict.fromkeys(columns, "string")))

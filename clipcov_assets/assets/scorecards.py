@@ -94,6 +94,7 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
 
 def _predict(clip: "ClipModel", evaluation_set: EvaluationSet, compute: Compute) -> pa.Table:
     """Every image's prediction, as rows of the scorecard's table."""
+    from clipcov_assets.core.encoding import image_size
     from clipcov_assets.core.evaluation import evaluate
 
     found = evaluate(
@@ -101,7 +102,7 @@ def _predict(clip: "ClipModel", evaluation_set: EvaluationSet, compute: Compute)
         evaluation_set.images(),
         evaluation_set.prompts,
         device=compute.resolved_device(),
-        batch_size=compute.batch_size,
+        batch_size=compute.resolved_batch_size(image_size(clip)),
     )
     columns = {name: pa.array(getattr(found, name), pa.int32()) for name in ("label", "predicted", "rank_of_label")}
     names = [evaluation_set.name] * len(found.key)

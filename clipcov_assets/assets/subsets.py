@@ -131,7 +131,7 @@ def _overlaps(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) 
 
 
 def _shared(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) -> int:
-    head = store.read(f"{method}_ranking", crawl, ["uid"], where=f"rank < {len(uid)}")["uid"]
+    head = store.rows(f"{method}_ranking", crawl).slice(0, len(uid), ["uid"])["uid"]
     return int(pc.sum(pc.is_in(uid, value_set=head.combine_chunks())).as_py())
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from pickle import UnpicklingError
 
 import open_clip
 import torch
@@ -48,7 +49,7 @@ def create_clip(architecture: str, *, seed: int, pretrained: str | None = None) 
     with seeded(seed), _without_random_weights_warning():
         try:
             model = open_clip.create_model(architecture, pretrained)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, UnpicklingError) as error:  # open_clip unpickles weights and nothing else
             raise ValueError(f"cannot build {architecture!r} from {pretrained!r}: {error}") from error
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     return ClipModel(architecture, model.eval(), preprocess, open_clip.get_tokenizer(architecture))

@@ -9,10 +9,14 @@ SIDE = 64
 LONGEST_CAPTION = 120
 
 
-def gallery_markdown(pairs: Iterable[tuple[bytes, str]]) -> str:
-    """Lay out pairs (image bytes, caption) as a table with one row a pair; captions are shown as plain text."""
-    rows = [f"| ![]({_thumbnail(image)}) | {_plain(caption)} |" for image, caption in pairs]
+def gallery_markdown(pairs: Iterable[tuple[bytes | None, str]]) -> str:
+    """Lay out pairs (image bytes if any, caption) as a table with one row a pair; captions are shown as plain text."""
+    rows = [f"| {_picture(image)} | {_plain(caption)} |" for image, caption in pairs]
     return "\n".join(["| image | caption |", "|---|---|", *rows])
+
+
+def _picture(image: bytes | None) -> str:
+    return "not delivered" if image is None else f"![]({_thumbnail(image)})"
 
 
 def _thumbnail(image: bytes) -> str:

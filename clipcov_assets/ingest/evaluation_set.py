@@ -41,7 +41,7 @@ class EvaluationSet:
             DeliveryError: A damaged shard, an image without a label or the reverse, a label out of range.
         """
         for shard in self.shards:
-            members = read_members(shard, IMAGE_SUFFIXES | {"cls"}, salvage=False)
+            members = read_members(shard, IMAGE_SUFFIXES | {"cls"})
             for key, parts in groupby(members, key=lambda member: member.key):
                 place = f"{shard.stem}/{ascii(key)[1:-1]}"
                 image, label = self._image_and_label(list(parts), place=place)

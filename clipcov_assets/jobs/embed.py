@@ -1,20 +1,136 @@
-"""Pairs in, unit embeddings out, batch by batch."""
+"""Pairs of a crawl in, unit embeddings out: workers read and decode while the model computes.
 
-from collections.abc import Iterator
+Pairs are embedded in pieces that are kept as they are finished, so that a killed run goes on where it was. How
+pairs are divided into pieces, and pieces into batches, depends on nothing that changes from run to run.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
-from clipcov_assets.core.clip_model import ClipModel
-from clipcov_assets.core.encoding import encode_captions, encode_images
+from clipcov_assets.core.clip_model import ClipModel, weights_sha256
+from clipcov_assets.core.encoding import (
+    Preparation,
+    encode_captions,
+    encode_images,
+    image_rows,
+    image_size,
+    text_rows,
+)
+from clipcov_assets.pool_tables import EMBEDDINGS, list_column, row_matrix
+from clipcov_assets.progress import Progress
 from resources.compute import Compute
-from resources.lance_store import LanceStore
+from resources.lance_store import LanceStore, StoredRows
+from resources.pieces import Pieces
 
-PAIR_COLUMNS = ["uid", "caption", "image"]
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+    Prepared = tuple[Tensor, Tensor]  # pixels (b, 3, h, w) uint8 and tokens (b, context)
+
+ENCODING_VERSION = "1"  # embeddings that another version of this encoding has made are made again
+PIECE_PAIRS = 4_096
+# What a worker hands over at a time: enough to make reading cheap, little enough for small shared memory.
+ITEM_BYTES, MOST_ITEM_PAIRS = 8 * 2**20, 512
+MOST_THREADS = 8  # each needs memory for a batch
+PAIRS_WORTH_WORKERS = 8_192  # fewer are decoded here before workers have started, which takes seconds
+
+
+@dataclass(frozen=True, eq=False)
+class PairEncoder:
+    """A model and how it is run.
+
+    Attributes:
+        clip: The model.
+        device: Such as `cpu` or `cuda`.
+        precision: `float32`, `bfloat16` or `float16`.
+        batch_size: Pairs at a time.
+        threads: Among which a batch is divided; each computes on its own share of the cores.
+    """
+
+    clip: ClipModel
+    device: str
+    precision: str
+    batch_size: int
+    threads: int = 1
+
+    @classmethod
+    def on(cls, compute: Compute, clip: ClipModel) -> "PairEncoder":
+        """Run a model as the machine suggests."""
+        import torch
+
+        device = compute.resolved_device()
+        threads = min(torch.get_num_threads(), MOST_THREADS) if device == "cpu" else 1
+        batch_size = compute.resolved_batch_size(image_size(clip))
+        return cls(clip, device, compute.resolved_precision(), batch_size, threads)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights."""
+        return weights_sha256(self.clip.model)
+
+    @property
+    def made_with(self) -> str:
+        """What embeddings depend on besides their pairs: those of equal value may stand beside each other."""
+        return f"{self.clip.architecture} {self.sha256} {self.precision} encoding {ENCODING_VERSION}"
+
+    def embed(self, prepared: Sequence["Prepared"]) -> "tuple[Tensor, Tensor]":
+        """Embed one batch that comes in parts; image and text embeddings (b, d) float16 on the device."""
+        import torch
+
+        pixels, tokens = (
+            torch.cat([part.to(self.device, non_blocking=True) for part in parts])
+            for parts in zip(*prepared, strict=True)
+        )
+        image = image_rows(self.clip, pixels, device=self.device, precision=self.precision)
+        return image.half(), text_rows(self.clip, tokens, device=self.device, precision=self.precision).half()
+
+
+@dataclass(eq=False)
+class StoredPairs:
+    """The pairs of a crawl by place, as a model takes them; every process opens the table at `uri` itself."""
+
+    uri: str
+    crawl: str
+    version: int
+    preparation: Preparation
+
+    def __getitem__(self, places: np.ndarray) -> "Prepared":
+        """Return pixels (b, 3, h, w) uint8 and tokens (b, context) of the pairs at these places.
+
+        Raises:
+            ValueError: A pair has no image, or one that cannot be decoded; the message names its uid.
+        """
+        pairs = self.rows.take(places, ["uid", "caption", "image"])
+        uid, images = pairs["uid"].to_pylist(), pairs["image"].to_pylist()
+        if None in images:
+            raise ValueError(
+                f"pair {uid[images.index(None)]} of {self.crawl} has neither an image nor delivered embeddings; "
+                "materialize raw_pairs again"
+            )
+        named = zip(uid, pairs["caption"].to_pylist(), strict=True)
+        return self.preparation.pixels(zip(uid, images, strict=True)), self.preparation.tokens(named)
+
+    @cached_property
+    def rows(self) -> StoredRows:
+        """The open table."""
+        return LanceStore(uri=self.uri).rows("raw_pairs", self.crawl, version=self.version)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 def embed_pairs(clip: ClipModel, pairs: pa.Table | pa.RecordBatch, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
-    """Embed pairs that are in memory.
+    """Embed pairs that are in memory, in float32.
 
     Args:
         clip: The model.
@@ -25,22 +141,155 @@ def embed_pairs(clip: ClipModel, pairs: pa.Table | pa.RecordBatch, compute: Comp
         Image embeddings and text embeddings, both (n, d) float32 with unit rows.
     """
     device, uid = compute.resolved_device(), pairs["uid"].to_pylist()
+    size = compute.resolved_batch_size(image_size(clip))
     images = zip(uid, (value.as_py() for value in pairs["image"]), strict=True)
     captions = zip(uid, pairs["caption"].to_pylist(), strict=True)
     return (
-        np.concatenate(list(encode_images(clip, images, device=device, batch_size=compute.batch_size))),
-        np.concatenate(list(encode_captions(clip, captions, device=device, batch_size=compute.batch_size))),
+        np.concatenate(list(encode_images(clip, images, device=device, batch_size=size))),
+        np.concatenate(list(encode_captions(clip, captions, device=device, batch_size=size))),
     )
 
 
-def embed_crawl(
-    clip: ClipModel, store: LanceStore, crawl: str, compute: Compute
-) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
-    """Embed the stored pairs of a crawl, a batch at a time.
+def embed_places(
+    encoder: PairEncoder,
+    pairs: StoredPairs,
+    places: np.ndarray,
+    content: pa.ChunkedArray,
+    pieces: Pieces,
+    *,
+    workers: int,
+    report: Callable[[str], None],
+) -> list[str]:
+    """Embed some pairs of a crawl, a piece at a time; finished pieces are not made again.
 
-    Yields:
-        uid (b,), image embeddings and text embeddings (b, d) float32.
+    Args:
+        encoder: The model.
+        pairs: All pairs of the crawl.
+        places: (m,) which of them, ascending.
+        content: (m,) what each of them is, 16 bytes.
+        pieces: Where finished pieces are kept; those of other pairs or another encoder are removed.
+        workers: Processes that read and decode, where it is worth starting them.
+        report: Takes a sentence on the progress now and then.
+
+    Returns:
+        The keys of the pieces, in the order of the places.
+
+    Raises:
+        ValueError: A pair has no image, or one that cannot be decoded; the message names its uid.
     """
-    for batch in store.stream("raw_pairs", crawl, PAIR_COLUMNS, batch_size=compute.batch_size):
-        if batch.num_rows:
-            yield batch["uid"].to_pylist(), *embed_pairs(clip, batch, compute)
+    starts = range(0, len(places), PIECE_PAIRS)
+    keys = [_key(encoder, content.slice(start, PIECE_PAIRS)) for start in starts]
+    pieces.keep(keys)
+    found = {key for key in keys if key in pieces}
+    # Two pieces of equal content are one.
+    pending = {key: part for key, part in zip(keys, _split(places, PIECE_PAIRS), strict=True) if key not in found}
+    left = sum(map(len, pending.values()))
+    if found:
+        report(f"{len(places) - left:,} of {len(places):,} pairs had been embedded by a run that was broken off")
+    progress = Progress(left, "pairs", report)
+    units = {key: list(_units(encoder, part)) for key, part in pending.items()}
+    items = [item for piece in units.values() for unit in piece for item in unit]
+    workers = workers if left >= PAIRS_WORTH_WORKERS else 0
+    prepared = prepare_items(pairs, items, workers=workers, pin=encoder.device != "cpu")
+    parts = ([next(prepared) for _ in unit] for piece in units.values() for unit in piece)
+    embedded = _embed_in_threads(encoder, parts, progress)
+    for key, piece in units.items():
+        # The threads go on while a piece is written.
+        pieces.add(key, {"rows": _piece_rows(list(islice(embedded, len(piece))))})
+    return keys
+
+
+def piece_rows(pieces: Pieces, keys: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read pieces back: image and text embeddings (b, d) float16 of each."""
+    for key in keys:
+        for batch in pieces.batches(key, "rows"):
+            yield row_matrix(batch[EMBEDDINGS[0]]), row_matrix(batch[EMBEDDINGS[1]])
+
+
+def _key(encoder: PairEncoder, content: pa.ChunkedArray) -> str:
+    """Digest of all that the embeddings of a piece depend on, to the last bit."""
+    run = f"{encoder.made_with} {encoder.device} {encoder.batch_size} {encoder.threads}"
+    digest = hashlib.blake2b(run.encode(), digest_size=16)
+    digest.update(b"".join(content.to_pylist()))
+    return digest.hexdigest()
+
+
+def _units(encoder: PairEncoder, places: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """The work of a piece: what a thread embeds at a time, in the items that a worker hands over at a time."""
+    height, width = image_size(encoder.clip)
+    item = min(max(ITEM_BYTES // (3 * height * width), 1), MOST_ITEM_PAIRS)
+    for batch in _split(places, encoder.batch_size):
+        for unit in np.array_split(batch, min(encoder.threads, len(batch))):
+            yield _split(unit, item)
+
+
+def _split(places: np.ndarray, size: int) -> list[np.ndarray]:
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def prepare_items(pairs: StoredPairs, items: Sequence[np.ndarray], *, workers: int, pin: bool) -> Iterator["Prepared"]:
+    """Yield pixels and tokens of each item, in order.
+
+    Args:
+        pairs: The crawl.
+        items: Places of pairs.
+        workers: Processes that read, decode and tokenise; with 0 this process does it when asked.
+        pin: Whether to keep the result where a GPU reads it fastest.
+    """
+    import multiprocessing
+
+    import torch
+    from torch.utils.data import DataLoader
+
+    context = None
+    if workers:
+        # A fork of this process could inherit a lock that another thread holds; a server that forks has one thread.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+    loader = DataLoader(
+        cast("Dataset[Prepared]", replace(pairs)),  # a copy, which has not opened its table, can be sent
+        batch_size=None,
+        sampler=items,
+        num_workers=workers,
+        multiprocessing_context=context,
+        pin_memory=pin,
+        generator=torch.Generator(),  # the order of nothing is drawn; this leaves torch's own random numbers alone
+    )
+    return iter(loader)
+
+
+def _embed_in_threads(
+    encoder: PairEncoder, units: "Iterator[Sequence[Prepared]]", progress: Progress
+) -> "Iterator[tuple[Tensor, Tensor]]":
+    """Embed one unit after the other; on a CPU each thread takes a unit, so that no thread waits for the others."""
+    import torch
+
+    threads = torch.get_num_threads()
+    share = max(1, threads // encoder.threads)
+    executor = ThreadPoolExecutor(encoder.threads, initializer=torch.set_num_threads, initargs=(share,))
+    futures: deque[Future[tuple[Tensor, Tensor]]] = deque()
+
+    def next_result() -> "tuple[Tensor, Tensor]":
+        rows = futures.popleft().result()
+        progress.add(len(rows[0]))
+        return rows
+
+    try:
+        for unit in units:
+            futures.append(executor.submit(encoder.embed, unit))
+            if len(futures) > 2 * encoder.threads:
+                yield next_result()
+        while futures:
+            yield next_result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # what threads of their own were told holds for later threads, too
+
+
+def _piece_rows(embedded: "Sequence[tuple[Tensor, Tensor]]") -> pa.RecordBatchReader:
+    import torch
+
+    # One copy off the device for a whole piece: until here a GPU computed without waiting.
+    columns = [list_column(torch.cat(parts).cpu().numpy()) for parts in zip(*embedded, strict=True)]
+    batch = pa.RecordBatch.from_arrays(columns, names=EMBEDDINGS)
+    return pa.RecordBatchReader.from_batches(batch.schema, [batch])

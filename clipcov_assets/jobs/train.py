@@ -62,7 +62,16 @@ def train_checkpoint(
         encoder: Saves the weights.
         tracker: Records the run; it is closed FAILED when training fails.
         compute: The device.
+
+    Raises:
+        ValueError: Pairs without an image.
     """
+    missing = pairs["image"].null_count
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(pairs)} pairs have no image, since their delivery brought embeddings only: export the "
+            "subset with `python -m clipcov_assets.export` and train where the images are"
+        )
     clip = create_clip(architecture, seed=seed)
     steps: list[TrainingStep] = []
     with tracker.run(name, tags) as run:

@@ -100,6 +100,11 @@ FACTS = {
     "class_order": 1.0,
     "pool": 1.0,
     "once": 1,
+    "pairs": 1,
+    "family": 1,
+    "storing": 1.0,
+    **dict.fromkeys(("share", "ours", "model", "decoding"), 1.0),
+    **dict.fromkeys(("embedded", "expected"), 1),
 }
 
 

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +61,20 @@ def test_inference_restores_the_mode(tiny_clip: ClipModel, training: bool) -> No
         assert not model.training
         assert torch.is_inference_mode_enabled()
     assert tiny_clip.model.training == training
+
+
+class TouchesAFile:
+    """What a hostile checkpoint would hold: code that runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_that_holds_more_than_weights_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
+    torch.save({"visual.proj": TouchesAFile(tmp_path / "touched")}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"cannot build 'demo' from .*weights.pt"):
+        create_clip("demo", seed=0, pretrained=str(tmp_path / "weights.pt"))
+    assert not (tmp_path / "touched").exists()

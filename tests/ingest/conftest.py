@@ -1,4 +1,4 @@
-"""Deliveries and evaluation sets made in memory, with whatever is wrong with them."""
+"""Deliveries and evaluation sets made in memory, with whatever is wrong with them, and how shards are read."""
 
 import io
 import json
@@ -13,6 +13,8 @@ from typing import Any
 import polars as pl
 import pytest
 from PIL import Image
+
+from clipcov_assets.ingest.delivery import Fault, Pair, Shard
 
 Members = Sequence[tuple[str, bytes]]
 
@@ -60,6 +62,20 @@ def write_shard(
     return tar
 
 
+def read_shard(shard: Shard) -> SimpleNamespace:
+    """Everything that a shard gives; the counting equation holds for each that a test reads."""
+    contents = shard.read()
+    outcomes = list(contents.outcomes)
+    assert contents.promised == len(outcomes)
+    return SimpleNamespace(
+        promised=contents.promised,
+        remarks=contents.remarks,
+        outcomes=outcomes,
+        pairs=[outcome for outcome in outcomes if isinstance(outcome, Pair)],
+        faults=[outcome for outcome in outcomes if isinstance(outcome, Fault)],
+    )
+
+
 def write_evaluation_set(directory: Path, shards: Sequence[Members], *, classes: str = "cat\ndog\n") -> Path:
     (directory / "test").mkdir(parents=True, exist_ok=True)
     (directory / "classnames.txt").write_text(classes)
@@ -79,6 +95,7 @@ def make() -> SimpleNamespace:
         tar=tar_bytes,
         shard=write_shard,
         evaluation_set=write_evaluation_set,
+        read=read_shard,
     )
 
 

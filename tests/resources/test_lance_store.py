@@ -18,7 +18,7 @@ def test_what_is_written_is_read(store):
     written = store.write("pool", "crawl-1", rows(1, 2, 3))
     assert (written.name, written.row_count) == ("pool.crawl-1", 3)
     assert store.read("pool", "crawl-1").to_pydict() == {"uid": ["u1", "u2", "u3"], "value": [1, 2, 3]}
-    assert store.read("pool", "crawl-1", ["uid"], where="value > 1").to_pydict() == {"uid": ["u2", "u3"]}
+    assert store.read("pool", "crawl-1", ["uid"]).to_pydict() == {"uid": ["u1", "u2", "u3"]}
 
 
 def test_writing_again_replaces_the_rows_and_keeps_the_earlier_version(store):

@@ -1,0 +1,278 @@
+"""Embedding: a crawl's pairs out of LanceDB in, its embeddings in LanceDB out, beside the bare model."""
+
+import io
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from benchmarks.measure import Benchmark, Floor, Line, Measurement, Work, in_words, scaled
+from clipcov_assets.assets.embeddings import ScoredRows, embed_or_reuse
+from clipcov_assets.core.clip_model import ClipModel, create_clip, inference
+from clipcov_assets.core.encoding import normalized, preparation
+from clipcov_assets.jobs.embed import PairEncoder, StoredPairs, prepare_items
+from clipcov_assets.jobs.ready_embeddings import MADE_WITH
+from clipcov_assets.tables import RAW_PAIRS
+from resources.compute import Compute
+from resources.lance_store import LanceStore
+from resources.pieces import Pieces
+
+WORKERS = os.cpu_count() or 1
+DISTINCT_IMAGES, ROWS_AT_ONCE = 500, 2_000
+ITEM_PAIRS = 256
+REPEATED, SECOND = 0.9, "a second crawl"
+WORDS = "a the small large red blue old new dog cat house tree face hand sky water smiling of on with"
+
+
+class Case(NamedTuple):
+    """A crawl, the model that embeds it, and what is promised.
+
+    Attributes:
+        architecture: open_clip's name; random weights cost what others cost.
+        pairs: Of the crawl.
+        side: Of its images in pixels.
+        format: Of its images.
+        in_memory: Pairs that the bare model gets.
+        bar: Share of the model's rate; where `decoding` counts, of 1 / (1 / model + 1 / decoding).
+        decoding: Whether decoding takes time of its own: it shares the cores with a model that is quick.
+    """
+
+    architecture: str
+    pairs: int
+    side: int
+    format: str
+    in_memory: int
+    bar: float
+    decoding: bool
+
+
+CASES = {
+    "ViT-B/32": Case("ViT-B-32", 333, 256, "JPEG", 111, 0.95, False),
+    "the demo's model": Case("demo", 40_000, 64, "WEBP", 8_192, 0.9, True),
+}
+SECOND_CRAWL = Case("demo", 10_000, 64, "WEBP", 0, 1 - REPEATED, False)
+
+
+def pictures(side: int, kind: str) -> list[bytes]:
+    """Return encoded images with large shapes and some grain."""
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(DISTINCT_IMAGES):
+        coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
+        grain = random.integers(-8, 9, (side, side, 3))
+        stream = io.BytesIO()
+        Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(stream, kind, quality=90)
+        made.append(stream.getvalue())
+    return made
+
+
+def write_pairs(store: LanceStore, crawl: str, numbers: range, images: Sequence[bytes]) -> int:
+    """Write raw pairs with these numbers, equal numbers with equal content; return the bytes of the images."""
+    size = 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal size
+        for start in range(numbers.start, numbers.stop, ROWS_AT_ONCE):
+            some = range(start, min(start + ROWS_AT_ONCE, numbers.stop))
+            words = np.random.default_rng(start).choice(WORDS.split(), (len(some), 10)).tolist()
+            found = [images[number % len(images)] for number in some]
+            size += sum(map(len, found))
+            columns = {
+                "uid": [f"{number:032x}" for number in some],
+                "caption": [" ".join(row) for row in words],
+                "image": found,
+                "bytes": [len(image) for image in found],
+                "content": [number.to_bytes(16, "big") for number in some],
+            }
+            nothing = dict.fromkeys(("file", "key", "row"), [None] * len(some))
+            yield pa.RecordBatch.from_pydict({**columns, **nothing}, schema=RAW_PAIRS)
+
+    store.write("raw_pairs", crawl, pa.RecordBatchReader.from_batches(RAW_PAIRS, batches()))
+    return size
+
+
+def embed(encoder: PairEncoder, pairs: StoredPairs, store: LanceStore) -> dict[str, Any]:
+    """Embed a crawl into a store as the asset does; return where its embeddings came from."""
+    with tempfile.TemporaryDirectory() as directory:
+        pieces = Pieces(Path(directory))
+        rows, origin = embed_or_reuse(store, encoder, pairs, pieces, workers=WORKERS, report=lambda words: None)
+        width = encoder.clip.model.text_projection.shape[1]
+        store.write("embeddings", pairs.crawl, ScoredRows(rows, pairs, width).reader(), {MADE_WITH: encoder.made_with})
+    return origin
+
+
+def stored_pairs(store: LanceStore, crawl: str, clip: ClipModel) -> StoredPairs:
+    """Open a crawl."""
+    return StoredPairs(store.uri, crawl, store.version("raw_pairs", crawl), preparation(clip))
+
+
+class BareModel:
+    """A model and batches in memory, as it takes them: no reading, no decoding, no writing."""
+
+    def __init__(self, encoder: PairEncoder, pairs: StoredPairs, count: int) -> None:
+        import torch
+
+        self._encoder, self._count = encoder, count
+        self._ways = [self._batch_by_batch, self._a_share_in_each_thread]
+        encoder.clip.model.visual.to(encoder.device, memory_format=torch.channels_last)
+        sizes = range(encoder.batch_size, count, encoder.batch_size)
+        self._batches = [self._in_memory(pairs, places) for places in np.split(np.arange(count), sizes)]
+
+    def rate(self) -> float:
+        """Pairs a second; the first time both ways of using the cores are tried, and then the faster one is kept."""
+        seconds = {way: _seconds(way) for way in self._ways}
+        self._ways = [min(self._ways, key=lambda way: seconds[way])]
+        return self._count / min(seconds.values())
+
+    def _batch_by_batch(self) -> None:
+        for batch in self._batches:
+            self._embed(*batch)
+
+    def _a_share_in_each_thread(self) -> None:
+        import torch
+
+        threads, shares = torch.get_num_threads(), self._encoder.threads
+        parts = [part for batch in self._batches for part in zip(*(one.chunk(shares) for one in batch), strict=True)]
+        with ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(threads // shares,)) as executor:
+            list(executor.map(lambda part: self._embed(*part), parts))
+        torch.set_num_threads(threads)
+
+    def _in_memory(self, pairs: StoredPairs, places: np.ndarray) -> Any:  # noqa: ANN401
+        pixels, tokens = (one.to(self._encoder.device) for one in pairs[places])
+        return normalized(self._encoder.clip, pixels), tokens
+
+    def _embed(self, pixels: Any, tokens: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        import torch
+
+        kind, half = torch.device(self._encoder.device).type, self._encoder.precision
+        with (
+            inference(self._encoder.clip, device=self._encoder.device) as model,
+            torch.autocast(kind, getattr(torch, half), enabled=half != "float32"),
+        ):
+            return model.encode_image(pixels).cpu(), model.encode_text(tokens).cpu()
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def decoding_rate(pairs: StoredPairs) -> float:
+    """Pairs a second that workers on all cores read, decode and tokenise while no model computes; they start first."""
+    items = np.array_split(np.arange(len(pairs)), -(-len(pairs) // ITEM_PAIRS))
+    return len(pairs) / _seconds(lambda: _exhaust(prepare_items(pairs, items, workers=WORKERS, pin=False)))
+
+
+def _exhaust(stream: Iterator[object]) -> None:
+    for _ in stream:
+        pass
+
+
+def prepare(case: str, scale: float) -> Work:
+    """Write the crawl; the bare model is measured anew before each run, so that both see the same machine."""
+    if case == SECOND:
+        return second_crawl(scale)
+    architecture, pairs, side, kind, in_memory, _, decoding = CASES[case]
+    directory = tempfile.TemporaryDirectory()
+    raw = LanceStore(uri=f"{directory.name}/raw")
+    n = scaled(pairs, scale)
+    size = write_pairs(raw, "crawl-1", range(n), pictures(side, kind))
+    encoder = PairEncoder.on(Compute(), create_clip(architecture, seed=0))
+    crawl = stored_pairs(raw, "crawl-1", encoder.clip)
+    model = BareModel(encoder, crawl, min(n, in_memory))
+    rates: list[dict[str, float]] = []
+
+    def set_up() -> LanceStore:
+        found = {"model": model.rate()}
+        found["decoding"] = decoding_rate(crawl) if decoding else float("inf")
+        rates.append(found)
+        return LanceStore(uri=tempfile.mkdtemp(dir=directory.name))
+
+    def call(store: LanceStore) -> None:
+        rates[-1]["ours"] = n / _seconds(lambda: embed(encoder, crawl, store))
+
+    def facts(result: None) -> dict[str, float]:
+        shares = [one["ours"] / one["model"] + one["ours"] / one["decoding"] for one in rates]
+        return {"share": median(shares), **{name: median(one[name] for one in rates) for name in rates[0]}}
+
+    model.rate()  # both ways are tried
+    why = "the bare model on batches in memory, measured in the same run; every image is read once"
+    return Work(set_up, call, Floor(why, bytes=size, seconds=n / model.rate()), facts=facts)
+
+
+def second_crawl(scale: float) -> Work:
+    """Embed a crawl, and write another that repeats most of its pairs."""
+    directory = tempfile.TemporaryDirectory()
+    raw, first = (LanceStore(uri=f"{directory.name}/{name}") for name in ("raw", "first"))
+    n = scaled(SECOND_CRAWL.pairs, scale)
+    new = round(n * (1 - REPEATED))
+    images = pictures(SECOND_CRAWL.side, SECOND_CRAWL.format)
+    write_pairs(raw, "crawl-1", range(n), images)
+    size = write_pairs(raw, "crawl-2", range(new, new + n), images)
+    encoder = PairEncoder.on(Compute(), create_clip(SECOND_CRAWL.architecture, seed=0))
+    crawls = [stored_pairs(raw, crawl, encoder.clip) for crawl in ("crawl-1", "crawl-2")]
+    once = _seconds(lambda: embed(encoder, crawls[0], first))
+
+    def set_up() -> LanceStore:
+        copy = tempfile.mkdtemp(dir=directory.name)
+        shutil.copytree(first.uri, copy, dirs_exist_ok=True)
+        return LanceStore(uri=copy)
+
+    width = encoder.clip.model.text_projection.shape[1]
+    return Work(
+        set_up,
+        lambda store: embed(encoder, crawls[1], store),
+        Floor(
+            "the images of new pairs are read once, the embeddings of known ones moved", bytes=size / 10 + 8 * n * width
+        ),
+        facts=lambda origin: {"embedded": origin["pairs_embedded"], "expected": new, "once": once},
+    )
+
+
+def lines(measured: Mapping[str, Measurement], scale: float) -> list[Line]:
+    """Return a line for each model, and one for the second crawl."""
+    found = []
+    for name, case in CASES.items():
+        facts = measured[name].facts
+        beside = "1 / (1 / model + 1 / decoding)" if case.decoding else "the bare model"
+        rates = ", ".join(
+            f"{words} {facts[words]:,.1f}" for words in ("ours", "model", "decoding") if facts[words] < 1e9
+        )
+        found.append(
+            Line(
+                f"embeddings, {name}, {scaled(case.pairs, scale):,} pairs of {case.side} px: share of {beside}",
+                f"{facts['share']:.1%}",
+                f"{case.bar:.0%}",
+                facts["share"] >= case.bar,
+                measured[name],
+                note=f"pairs a second: {rates}",
+            )
+        )
+    second = measured[SECOND]
+    embedded, expected = second.facts["embedded"], second.facts["expected"]
+    return [
+        *found,
+        Line(
+            f"embeddings, a second crawl of {scaled(SECOND_CRAWL.pairs, scale):,} pairs that repeats {REPEATED:.0%}",
+            f"{embedded:,} embedded",
+            f"{expected:,}",
+            embedded == expected,
+            second,
+            note=f"{in_words(second.median)}, and the first crawl took {in_words(second.facts['once'])}",
+        ),
+    ]
+
+
+BENCHMARK = Benchmark("embeddings beside the bare model, and of a second crawl", (*CASES, SECOND), prepare, lines)

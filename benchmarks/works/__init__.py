@@ -4,6 +4,7 @@ from benchmarks.measure import Benchmark
 from benchmarks.works import (
     complete_ranking,
     embedding,
+    export,
     first_call,
     growth,
     ingest,
@@ -18,6 +19,7 @@ from benchmarks.works import (
 BENCHMARKS: dict[str, Benchmark] = {
     "ingest": ingest.BENCHMARK,
     "embedding": embedding.BENCHMARK,
+    "export": export.BENCHMARK,
     "complete_ranking": complete_ranking.BENCHMARK,
     "out_of_core": out_of_core.BENCHMARK,
     "growth": growth.BENCHMARK,

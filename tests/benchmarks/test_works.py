@@ -11,7 +11,7 @@ from clipcov_assets import core
 from clipcov_assets.core import Pool
 
 TOY = 0.002
-ON_DISK = {"out_of_core", "ingest", "embedding"}
+ON_DISK = {"out_of_core", "ingest", "embedding", "export"}
 ONLY_IN_NOTES = {case for case in one_class.CASES if case.endswith((one_class.FROM_MATRIX, one_class.COMPILATION))}
 
 

@@ -155,6 +155,21 @@ SCORES = _schema(
 )
 
 
+DIFFERENCES = _schema(
+    crawl=(pa.string(), "Newest crawl of the pool."),
+    fraction=(pa.float64(), "Share of the pool trained on."),
+    method=(pa.string(), "Selection method."),
+    other=(pa.string(), "The method that it is compared with, at the same fraction."),
+    evaluation_set=(pa.string(), "Name of the evaluation set."),
+    images=(pa.int64(), "Images that both were scored on."),
+    difference=(pa.float64(), "acc1 of the method minus that of the other, image by image."),
+    low=(pa.float64(), "Lower end of its 95 % interval."),
+    high=(pa.float64(), "Upper end of its 95 % interval."),
+    p_value=(pa.float64(), "Of a difference at least as large by luck (exact McNemar test)."),
+    adjusted_p_value=(pa.float64(), "The same for all comparisons of the crawl together (Holm)."),
+)
+
+
 def column_schema(schema: pa.Schema) -> "dg.TableSchema":
     """The schema as Dagster's Columns panel shows it."""
     import dagster as dg  # worker processes need the schemas above, and start faster without it

@@ -27,6 +27,10 @@ class Compute(dg.ConfigurableResource):
         default=None, ge=1, description="Processes that read and decode; one a core where not given."
     )
 
+    savepoint_samples: int = Field(
+        default=500_000, ge=1, description="Samples of a training between two savepoints; a killed one loses no more."
+    )
+
     def resolved_device(self) -> str:
         """The device to use now.
 

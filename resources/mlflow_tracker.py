@@ -58,17 +58,22 @@ class MlflowTracker(dg.ConfigurableResource):
     experiment: str = Field(default="clipcov-assets", description="Name of the MLflow experiment.")
 
     @contextmanager
-    def run(self, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+    def run(self, name: str, tags: Mapping[str, str], *, earlier: str | None = None) -> Iterator[TrackedRun]:
         """Open a run and close it FINISHED, or FAILED when the block raises.
 
         Args:
             name: Shown in MLflow, such as `clipcov_checkpoint/crawl-1/f10`.
             tags: Dagster's asset, partition and run, so that each side finds the other.
+            earlier: Run of work that was broken off and goes on; a new one is opened where MLflow no longer has it.
         """
         client = self._client()
-        experiment_id = self._experiment_id(client)
-        created = client.create_run(experiment_id, run_name=name, tags=dict(tags))
-        run = TrackedRun(client, experiment_id, created.info.run_id, self._ui())
+        found = self._earlier(client, earlier)
+        if found is None:
+            found = client.create_run(self._experiment_id(client), run_name=name)
+        client.update_run(found.info.run_id, status="RUNNING")
+        for key, value in tags.items():
+            client.set_tag(found.info.run_id, key, value)
+        run = TrackedRun(client, found.info.experiment_id, found.info.run_id, self._ui())
         try:
             yield run
         except BaseException:
@@ -76,10 +81,24 @@ class MlflowTracker(dg.ConfigurableResource):
             raise
         client.set_terminated(run.run_id, status="FINISHED")
 
+    def abandon(self, run_id: str) -> None:
+        """Close a run whose work was broken off and will not go on; nothing happens where MLflow no longer has it."""
+        client = self._client()
+        if self._earlier(client, run_id) is not None:
+            client.set_terminated(run_id, status="KILLED")
+
     def reopen(self, run_id: str) -> TrackedRun:
         """The run of an earlier asset, so that a scorecard joins its checkpoint's run."""
         client = self._client()
         return TrackedRun(client, client.get_run(run_id).info.experiment_id, run_id, self._ui())
+
+    def _earlier(self, client: Any, run_id: str | None) -> Any | None:  # noqa: ANN401
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return None if run_id is None else client.get_run(run_id)
+        except MlflowException:
+            return None
 
     def _ui(self) -> str:
         return self.tracking_uri.rstrip("/") if self.tracking_uri.startswith("http") else self.ui

@@ -154,6 +154,24 @@ def test_the_comparison_holds_every_method_and_fraction(machine):
     assert "crawl-2" in report
 
 
+def test_clipcov_is_compared_with_every_other_method_image_by_image(machine):
+    rows = machine.store.read("differences", "crawl-2").to_pylist()
+    others = set(METHODS) - {"clipcov", "full"}
+    assert {(row["other"], row["fraction"]) for row in rows} == {
+        (other, fraction) for other in others for fraction in fractions_of("clipcov").values()
+    }
+    scores = {
+        (row["method"], row["fraction"], row["evaluation_set"]): row["value"]
+        for row in machine.store.read("comparison", "crawl-2").to_pylist()
+        if row["metric"] == "acc1"
+    }
+    for row in rows:
+        ours, theirs = (scores[method, row["fraction"], row["evaluation_set"]] for method in ("clipcov", row["other"]))
+        assert row["difference"] == pytest.approx(ours - theirs)
+        assert row["adjusted_p_value"] >= row["p_value"]
+    assert "clipcov against random" in machine.metadata("comparison", "crawl-2")["differences"]
+
+
 def test_every_derived_partition_says_where_it_came_from(machine):
     (record,) = machine.metadata("clipcov_subset", "crawl-2|f50")["provenance"]
     assert (record["asset"], record["partition"]) == ("clipcov_ranking", "crawl-2")

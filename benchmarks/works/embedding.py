@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +17,15 @@ from PIL import Image
 
 from benchmarks.measure import Benchmark, Floor, Line, Measurement, Work, in_words, scaled
 from clipcov_assets.assets.embeddings import ScoredRows, embed_or_reuse
-from clipcov_assets.core.clip_model import ClipModel, create_clip, inference
-from clipcov_assets.core.encoding import normalized, preparation
-from clipcov_assets.jobs.embed import PairEncoder, StoredPairs, prepare_items
-from clipcov_assets.jobs.ready_embeddings import MADE_WITH
 from clipcov_assets.tables import RAW_PAIRS
 from resources.compute import Compute
 from resources.lance_store import LanceStore
 from resources.pieces import Pieces
+
+# Imported where it is used: every benchmark loads this module, and torch would count into the memory of all.
+if TYPE_CHECKING:
+    from clipcov_assets.core.clip_model import ClipModel
+    from clipcov_assets.jobs.embed import PairEncoder, StoredPairs
 
 WORKERS = os.cpu_count() or 1
 DISTINCT_IMAGES, ROWS_AT_ONCE = 500, 2_000
@@ -102,8 +103,10 @@ def write_pairs(store: LanceStore, crawl: str, numbers: range, images: Sequence[
     return size
 
 
-def embed(encoder: PairEncoder, pairs: StoredPairs, store: LanceStore) -> dict[str, Any]:
+def embed(encoder: "PairEncoder", pairs: "StoredPairs", store: LanceStore) -> dict[str, Any]:
     """Embed a crawl into a store as the asset does; return where its embeddings came from."""
+    from clipcov_assets.jobs.ready_embeddings import MADE_WITH
+
     with tempfile.TemporaryDirectory() as directory:
         pieces = Pieces(Path(directory))
         rows, origin = embed_or_reuse(store, encoder, pairs, pieces, workers=WORKERS, report=lambda words: None)
@@ -112,15 +115,18 @@ def embed(encoder: PairEncoder, pairs: StoredPairs, store: LanceStore) -> dict[s
     return origin
 
 
-def stored_pairs(store: LanceStore, crawl: str, clip: ClipModel) -> StoredPairs:
+def stored_pairs(store: LanceStore, crawl: str, clip: "ClipModel") -> "StoredPairs":
     """Open a crawl."""
+    from clipcov_assets.core.encoding import preparation
+    from clipcov_assets.jobs.embed import StoredPairs
+
     return StoredPairs(store.uri, crawl, store.version("raw_pairs", crawl), preparation(clip))
 
 
 class BareModel:
     """A model and batches in memory, as it takes them: no reading, no decoding, no writing."""
 
-    def __init__(self, encoder: PairEncoder, pairs: StoredPairs, count: int) -> None:
+    def __init__(self, encoder: "PairEncoder", pairs: "StoredPairs", count: int) -> None:
         import torch
 
         self._encoder, self._count = encoder, count
@@ -148,12 +154,16 @@ class BareModel:
             list(executor.map(lambda part: self._embed(*part), parts))
         torch.set_num_threads(threads)
 
-    def _in_memory(self, pairs: StoredPairs, places: np.ndarray) -> Any:  # noqa: ANN401
+    def _in_memory(self, pairs: "StoredPairs", places: np.ndarray) -> Any:  # noqa: ANN401
+        from clipcov_assets.core.encoding import normalized
+
         pixels, tokens = (one.to(self._encoder.device) for one in pairs[places])
         return normalized(self._encoder.clip, pixels), tokens
 
     def _embed(self, pixels: Any, tokens: Any) -> tuple[Any, Any]:  # noqa: ANN401
         import torch
+
+        from clipcov_assets.core.clip_model import inference
 
         kind, half = torch.device(self._encoder.device).type, self._encoder.precision
         with (
@@ -169,8 +179,10 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def decoding_rate(pairs: StoredPairs) -> float:
+def decoding_rate(pairs: "StoredPairs") -> float:
     """Pairs a second that workers on all cores read, decode and tokenise while no model computes; they start first."""
+    from clipcov_assets.jobs.embed import prepare_items
+
     items = np.array_split(np.arange(len(pairs)), -(-len(pairs) // ITEM_PAIRS))
     return len(pairs) / _seconds(lambda: _exhaust(prepare_items(pairs, items, workers=WORKERS, pin=False)))
 
@@ -189,7 +201,7 @@ def prepare(case: str, scale: float) -> Work:
     raw = LanceStore(uri=f"{directory.name}/raw")
     n = scaled(pairs, scale)
     size = write_pairs(raw, "crawl-1", range(n), pictures(side, kind))
-    encoder = PairEncoder.on(Compute(), create_clip(architecture, seed=0))
+    encoder = _encoder(architecture)
     crawl = stored_pairs(raw, "crawl-1", encoder.clip)
     model = BareModel(encoder, crawl, min(n, in_memory))
     rates: list[dict[str, float]] = []
@@ -212,6 +224,13 @@ def prepare(case: str, scale: float) -> Work:
     return Work(set_up, call, Floor(why, bytes=size, seconds=n / model.rate()), facts=facts)
 
 
+def _encoder(architecture: str) -> "PairEncoder":
+    from clipcov_assets.core.clip_model import create_clip
+    from clipcov_assets.jobs.embed import PairEncoder
+
+    return PairEncoder.on(Compute(), create_clip(architecture, seed=0))
+
+
 def second_crawl(scale: float) -> Work:
     """Embed a crawl, and write another that repeats most of its pairs."""
     directory = tempfile.TemporaryDirectory()
@@ -221,7 +240,7 @@ def second_crawl(scale: float) -> Work:
     images = pictures(SECOND_CRAWL.side, SECOND_CRAWL.format)
     write_pairs(raw, "crawl-1", range(n), images)
     size = write_pairs(raw, "crawl-2", range(new, new + n), images)
-    encoder = PairEncoder.on(Compute(), create_clip(SECOND_CRAWL.architecture, seed=0))
+    encoder = _encoder(SECOND_CRAWL.architecture)
     crawls = [stored_pairs(raw, crawl, encoder.clip) for crawl in ("crawl-1", "crawl-2")]
     once = _seconds(lambda: embed(encoder, crawls[0], first))
 

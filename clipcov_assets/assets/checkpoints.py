@@ -18,6 +18,7 @@ from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
+from resources.staging import Staging
 
 PARTIAL_RECIPE = dataclasses.replace(SCALE.recipe, epochs=SCALE.partial_epochs, samples_seen=None)
 
@@ -36,6 +37,7 @@ class Trainer:
     encoder: ClipEncoder
     tracker: MlflowTracker
     compute: Compute
+    staging: Staging
 
     def train(
         self,
@@ -72,6 +74,7 @@ class Trainer:
             encoder=self.encoder,
             tracker=self.tracker,
             compute=self.compute,
+            staging=self.staging,
         )
         written = self.store.write(asset, partition, checkpoint.curve)
         summary = checkpoint.summary
@@ -117,6 +120,7 @@ def partial_checkpoint(
     encoder: ClipEncoder,
     tracker: MlflowTracker,
     compute: Compute,
+    staging: Staging,
 ) -> dg.MaterializeResult:
     """A CLIP trained for a few epochs on the whole pool, which C-RHO compares the proxy with.
 
@@ -126,7 +130,7 @@ def partial_checkpoint(
     crawl = context.partition_key
     pairs = load_pairs(store, crawl, ["caption", "image"])
     inputs = [latest_input(context, asset, crawl) for asset in ("pool", "raw_pairs")]
-    return Trainer(store, encoder, tracker, compute).train(
+    return Trainer(store, encoder, tracker, compute, staging).train(
         context,
         "partial_checkpoint",
         pairs=pairs,
@@ -165,13 +169,14 @@ def checkpoint_asset(method: str) -> dg.AssetsDefinition:
         encoder: ClipEncoder,
         tracker: MlflowTracker,
         compute: Compute,
+        staging: Staging,
     ) -> dg.MaterializeResult:
         crawl, fraction = dimension(context, "crawl"), dimension(context, "fraction")
         uid = store.read(f"{method}_subset", context.partition_key, ["uid"])["uid"]
         pairs = load_pairs(store, crawl, ["caption", "image"], uid=uid)
         inputs = [latest_input(context, f"{method}_subset", context.partition_key)]
         tags = {"clipcov.crawl": crawl, "clipcov.method": method, "clipcov.fraction": fraction}
-        return Trainer(store, encoder, tracker, compute).train(
+        return Trainer(store, encoder, tracker, compute, staging).train(
             context,
             f"{method}_checkpoint",
             pairs=pairs,

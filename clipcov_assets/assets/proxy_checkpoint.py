@@ -13,6 +13,7 @@ from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
+from resources.staging import Staging
 
 NAME = "proxy_checkpoint"
 IS_TRAINED = isinstance(SCALE.proxy, TrainedProxy)
@@ -34,6 +35,7 @@ def proxy_checkpoint(
     encoder: ClipEncoder,
     tracker: MlflowTracker,
     compute: Compute,
+    staging: Staging,
 ) -> dg.MaterializeResult:
     """The frozen CLIP that embeds every crawl.
 
@@ -44,7 +46,7 @@ def proxy_checkpoint(
     """
     if isinstance(SCALE.proxy, PretrainedProxy):
         return pretrained_proxy(SCALE.proxy, encoder)
-    return _trained(context, SCALE.proxy, store, encoder, tracker, compute)
+    return _trained(context, SCALE.proxy, store, encoder, tracker, compute, staging)
 
 
 def pretrained_proxy(proxy: PretrainedProxy, encoder: ClipEncoder) -> dg.MaterializeResult:
@@ -60,6 +62,7 @@ def _trained(
     encoder: ClipEncoder,
     tracker: MlflowTracker,
     compute: Compute,
+    staging: Staging,
 ) -> dg.MaterializeResult:
     from clipcov_assets.jobs.train import train_checkpoint
 
@@ -74,6 +77,7 @@ def _trained(
         encoder=encoder,
         tracker=tracker,
         compute=compute,
+        staging=staging,
     )
     return _result(
         proxy.architecture,

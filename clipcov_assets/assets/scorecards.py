@@ -62,7 +62,7 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
         trained = latest_input(context, f"{method}_checkpoint", partition)
         sets = find_evaluation_sets(suite.path)
         clip = encoder.load(SCALE.architecture, encoder.path(f"{method}_checkpoint/{partition.replace('|', '/')}"))
-        predictions = pa.concat_tables([_predict(clip, one, compute) for one in sets])
+        predictions = pa.concat_tables([predict(clip, one, compute) for one in sets])
         scores = _score_rows(
             predictions,
             sets,
@@ -92,7 +92,7 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
     return scorecard
 
 
-def _predict(clip: "ClipModel", evaluation_set: EvaluationSet, compute: Compute) -> pa.Table:
+def predict(clip: "ClipModel", evaluation_set: EvaluationSet, compute: Compute) -> pa.Table:
     """Every image's prediction, as rows of the scorecard's table."""
     from clipcov_assets.core.encoding import image_size
     from clipcov_assets.core.evaluation import evaluate

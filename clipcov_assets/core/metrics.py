@@ -6,7 +6,7 @@ Labels and ranks enter; metric names with a value and its 95 % interval leave.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
 
@@ -21,6 +21,23 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """acc1 of one model minus that of another on the same images, in [-1, 1].
+
+    Attributes:
+        value: The difference.
+        low: Lower end of its 95 % interval.
+        high: Upper end of its 95 % interval.
+        p_value: Of a difference at least as large, were both models right equally often.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
 
 
 def score(
@@ -59,6 +76,48 @@ def score(
         name: Estimate(float(value), *(float(end) for end in np.percentile(spread[name], [tail, 100 - tail])))
         for name, value in values.items()
     }
+
+
+def paired_difference(
+    hit: NDArray[np.bool_], other_hit: NDArray[np.bool_], *, seed: int, resamples: int = 1000
+) -> Difference:
+    """Compare two models image by image: images that both get right, or both wrong, say nothing.
+
+    Args:
+        hit: Whether the first model is right about each image (n,).
+        other_hit: Whether the second is, in the same order (n,).
+        seed: Seed of the resampling.
+        resamples: Sets of n images drawn with replacement.
+
+    Raises:
+        ValueError: No image, or shapes that differ.
+
+    Source: McNemar 1947, Psychometrika 12, in its exact form; the interval is a percentile bootstrap over images.
+    """
+    from scipy.stats import binomtest  # slow to load, and whoever loads the graph does not need it
+
+    if len(hit) == 0 or hit.shape != other_hit.shape:
+        raise ValueError(f"{len(hit)} and {len(other_hit)} images; a comparison needs the same ones, at least one")
+    only, only_other = int((hit & ~other_hit).sum()), int((~hit & other_hit).sum())
+    shares = np.array([only, only_other, len(hit) - only - only_other]) / len(hit)
+    drawn = np.random.default_rng(seed).multinomial(len(hit), shares, size=resamples)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / len(hit), [tail, 100 - tail])
+    p_value = float(binomtest(only, only + only_other).pvalue) if only + only_other else 1.0
+    return Difference((only - only_other) / len(hit), float(low), float(high), p_value)
+
+
+def adjusted_p_values(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values (m,) that hold for all m comparisons together: below 0.05, not even one of them is luck.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6.
+    """
+    given = np.asarray(p_values, np.float64)
+    order = np.argsort(given, kind="stable")
+    stepped = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    adjusted = np.empty(len(given))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
 
 
 def chance(n_classes: int) -> dict[str, float]:

@@ -10,9 +10,9 @@ subsets of any size go through all of it.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import count, islice
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import open_clip
@@ -58,6 +58,20 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, row: int, /) -> bytes: ...
+
+
+class Savepoint(Protocol):
+    """Keeps the state of a training: tensors, numbers and lists of them, by name."""
+
+    @property
+    def every_samples(self) -> int:
+        """How often it wants the state; a killed training loses at most these samples."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state to go on from; None to begin."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a state in the place of an earlier one."""
 
 
 class PairDataset:
@@ -107,11 +121,12 @@ def train_clip(
     seed: int,
     device: str,
     on_step: Callable[[TrainingStep], None] | None = None,
+    savepoint: Savepoint | None = None,
 ) -> TrainingSummary:
     """Train the model in place and leave it in evaluation mode on `device`.
 
     The same seed on the same data gives the same weights, bit for bit on one CPU with one number of
-    threads.
+    threads, also where the training was broken off and went on from a savepoint.
 
     Args:
         clip: Its model is changed.
@@ -120,7 +135,8 @@ def train_clip(
         recipe: Length, schedule, optimizer and augmentation.
         seed: Decides the order of the pairs and any random layer; not the initial weights.
         device: Where to train, such as `cpu` or `cuda`.
-        on_step: Called after every step.
+        on_step: Called after every step; where a training goes on, first with the steps that it had taken.
+        savepoint: Where to go on from, and what keeps the state on the way.
 
     Raises:
         ValueError: See `PairDataset`.
@@ -132,26 +148,34 @@ def train_clip(
     # Convolutions run faster with channels last, on CPU and GPU; the weights are the same.
     model = clip.model.to(device, memory_format=torch.channels_last).train()
     optimizer = _optimizer(model, recipe)
-    losses, start = [], time.perf_counter()
     with seeded(seed):
-        for step, rows in enumerate(islice(batch_rows(len(pairs), size, seed=seed), steps)):
+        taken, earlier = _restore(savepoint.load() if savepoint else None, model, optimizer)
+        if on_step is not None:
+            for one in taken:
+                on_step(one)
+        start = time.perf_counter()
+        batches = enumerate(batch_rows(len(pairs), size, seed=seed))
+        for step, rows in islice(batches, len(taken), steps):
             began = time.perf_counter()
             # The rate of a step is the schedule's at the middle of its samples, so none is zero.
             rate = recipe.learning_rate * schedule((step + 0.5) / steps, warmup=recipe.warmup_fraction)
             pixels, tokens = pairs.batch(rows)
             batch = augment(pixels, recipe.augmentation), tokens
-            losses.append(_step(model, optimizer, batch, step=step, rate=rate))
+            loss = _step(model, optimizer, batch, step=step, rate=rate)
+            speed = size / (time.perf_counter() - began)
+            taken.append(TrainingStep(step, (step + 1) * size, loss, rate, speed))
             if on_step is not None:
-                speed = size / (time.perf_counter() - began)
-                on_step(TrainingStep(step, (step + 1) * size, losses[-1], rate, speed))
+                on_step(taken[-1])
+            if savepoint is not None and _is_due(taken[-1].samples_seen, size, savepoint.every_samples):
+                savepoint.save(_state(model, optimizer, taken, earlier + time.perf_counter() - start))
     model.to(memory_format=torch.contiguous_format).eval()
-    seconds = time.perf_counter() - start
+    seconds = earlier + time.perf_counter() - start
     return TrainingSummary(
         pairs=len(pairs),
         steps=steps,
         samples_seen=steps * size,
         epochs=steps * size / len(pairs),
-        loss=float(np.mean(losses[-(len(pairs) // size) :])),
+        loss=float(np.mean([one.loss for one in taken[-(len(pairs) // size) :]])),
         seconds=seconds,
         samples_per_second=steps * size / seconds,
     )
@@ -205,6 +229,37 @@ def _step(
     with torch.no_grad():
         model.logit_scale.clamp_(0, MAXIMAL_LOGIT_SCALE)
     return value
+
+
+def _is_due(samples_seen: int, size: int, every_samples: int) -> bool:
+    """Whether the last batch went past a multiple of `every_samples`."""
+    return samples_seen // every_samples > (samples_seen - size) // every_samples
+
+
+def _state(
+    model: open_clip.CLIP, optimizer: torch.optim.Optimizer, taken: list[TrainingStep], seconds: float
+) -> dict[str, Any]:
+    """Everything that the steps to come depend on, and the steps that were taken."""
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        "steps": [astuple(step) for step in taken],
+        "seconds": seconds,
+    }
+
+
+def _restore(
+    state: dict[str, Any] | None, model: open_clip.CLIP, optimizer: torch.optim.Optimizer
+) -> tuple[list[TrainingStep], float]:
+    """Put a state back; return the steps that led to it, and how many seconds they took."""
+    if state is None:
+        return [], 0.0
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"][0])
+    torch.cuda.set_rng_state_all(state["random"][1:])
+    return [TrainingStep(*step) for step in state["steps"]], state["seconds"]
 
 
 def _optimizer(model: open_clip.CLIP, recipe: Recipe) -> torch.optim.Optimizer:

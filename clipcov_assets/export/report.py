@@ -12,6 +12,8 @@ import polars as pl
 
 from clipcov_assets.core.metrics import Estimate
 from clipcov_assets.export.charts import accuracy_curves
+from clipcov_assets.export.differences import EXPLANATION as EXPLANATION_OF_DIFFERENCES
+from clipcov_assets.export.differences import differences_in_words
 from clipcov_assets.export.standings import (
     ABSENT,
     Standing,
@@ -70,16 +72,17 @@ methods may be luck.</p></section>
 """
 
 
-def html_report(scores: pl.DataFrame, *, links: Mapping[str, str]) -> str:
-    """Write the page: for each crawl, newest first, the curves, all scores and the smallest good fractions.
+def html_report(scores: pl.DataFrame, differences: pl.DataFrame, *, links: Mapping[str, str]) -> str:
+    """Write the page: for each crawl, newest first, the curves, all scores, what is real, the smallest good fractions.
 
     Args:
         scores: One row a (crawl, method, fraction, evaluation_set, metric).
+        differences: One row a (crawl, fraction, method, other, evaluation_set).
         links: Text -> address, shown below the title.
     """
     crawls = newest_first(scores["crawl"].unique().to_list())
     anchors = [(crawl, f"#crawl-{number}") for number, crawl in enumerate(crawls)]
-    sections = (_section(scores, crawl, anchor=f"crawl-{number}") for number, crawl in enumerate(crawls))
+    sections = (_section(scores, differences, crawl, anchor=f"crawl-{number}") for number, crawl in enumerate(crawls))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -95,7 +98,7 @@ def _navigation(links: Sequence[tuple[str, str]]) -> str:
     return f"<nav>{''.join(items)}</nav>"
 
 
-def _section(scores: pl.DataFrame, crawl: str, *, anchor: str) -> str:
+def _section(scores: pl.DataFrame, differences: pl.DataFrame, crawl: str, *, anchor: str) -> str:
     standings = standings_of(scores, crawl)
     picture = base64.b64encode(accuracy_curves(scores, crawl)).decode()
     return (
@@ -105,8 +108,16 @@ def _section(scores: pl.DataFrame, crawl: str, *, anchor: str) -> str:
         f"<h3>Smallest fraction that reaches 90 % of the full pool's acc1</h3>\n"
         f'<div class="wide">{_smallest_table(standings, smallest_fraction_reaching(scores, crawl))}</div>\n'
         "<h3>Scores in per cent</h3>\n"
-        f'<div class="wide">{_score_table(standings)}</div></section>\n'
+        f'<div class="wide">{_score_table(standings)}</div>\n{_differences(differences, crawl)}</section>\n'
     )
+
+
+def _differences(differences: pl.DataFrame, crawl: str) -> str:
+    sentences = differences_in_words(differences, crawl)
+    if not sentences:
+        return ""
+    items = "".join(f"<li>{html.escape(sentence)}</li>\n" for sentence in sentences)
+    return f"<h3>Which differences are real</h3>\n<p>{html.escape(EXPLANATION_OF_DIFFERENCES)}</p>\n<ul>{items}</ul>"
 
 
 def _smallest_table(standings: Standings, smallest: pl.DataFrame) -> str:

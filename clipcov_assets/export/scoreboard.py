@@ -119,8 +119,13 @@ def _fraction(fraction: float | None) -> str:
     return "none" if fraction is None else percent(fraction)
 
 
+def escape_markdown(text: str) -> str:
+    """Make text fit for a line of Markdown: shown as it is, never acted on."""
+    return re.sub(r"([\\`*|~\[\]])", r"\\\1", html.escape(text, quote=False))
+
+
 def _markdown(name: str) -> str:
-    return re.sub(r"([\\`*|~\[\]])", r"\\\1", html.escape(printable(name), quote=False))
+    return escape_markdown(printable(name))
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

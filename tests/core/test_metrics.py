@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipcov_assets.core.metrics import chance, score
+from clipcov_assets.core.metrics import adjusted_p_values, chance, paired_difference, score
 
 
 def test_a_worked_example() -> None:
@@ -62,3 +62,54 @@ def test_unusable_predictions_are_named(label: list[int], rank: list[int], named
 
 def test_chance_is_one_guess_in_k() -> None:
     assert chance(10) == {"acc1": 0.1, "acc5": 0.5, "mean_per_class_recall": 0.1}
+
+
+def hits(only: int, only_other: int, both: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two models: how many images only the first gets right, only the second, both, neither."""
+    counts = (only, only_other, both, neither)
+    return np.repeat([True, False, True, False], counts), np.repeat([False, True, True, False], counts)
+
+
+def test_a_paired_difference_counts_only_the_images_on_which_two_models_differ() -> None:
+    # Of 10 images on which they differ the first is right on 9: 2 (1 + 10) / 2^10 by hand.
+    found = paired_difference(*hits(9, 1, 50, 40), seed=0)
+    assert found.value == pytest.approx(0.08)
+    assert found.p_value == pytest.approx(22 / 1024)
+    assert 0 < found.low < 0.08 < found.high
+    assert paired_difference(*hits(9, 1, 0, 90), seed=0) == found
+
+
+def test_a_paired_interval_is_narrower_than_two_separate_ones() -> None:
+    hit, other_hit = hits(12, 4, 100, 84)
+    paired = paired_difference(hit, other_hit, seed=0, resamples=5000)
+    # The standard error of (b - c) / n is sqrt(b + c - (b - c)^2 / n) / n.
+    assert paired.high - paired.low == pytest.approx(2 * 1.96 * np.sqrt(16 - 64 / 200) / 200, rel=0.1)
+    separate = [score(np.zeros(200, int), 9 * ~one, n_classes=10, seed=0)["acc1"] for one in (hit, other_hit)]
+    assert paired.high - paired.low < sum(one.high - one.low for one in separate) / 2
+
+
+def test_two_models_that_agree_on_every_image_do_not_differ() -> None:
+    found = paired_difference(*hits(0, 0, 3, 4), seed=0)
+    assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(("n", "other"), [(0, 0), (3, 4)])
+def test_models_that_saw_different_images_are_not_compared(n: int, other: int) -> None:
+    with pytest.raises(ValueError, match=f"{n} and {other} images"):
+        paired_difference(np.zeros(n, bool), np.zeros(other, bool), seed=0)
+
+
+def test_holms_p_values_by_hand() -> None:
+    assert adjusted_p_values([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert adjusted_p_values([0.6, 0.9]).tolist() == [1, 1]
+    assert adjusted_p_values([]).tolist() == []
+
+
+def test_among_models_that_do_not_differ_hardly_ever_one_is_called_real() -> None:
+    random = np.random.default_rng(0)
+    worlds = random.random((200, 2, 10, 400)) < 0.3
+    called = [
+        adjusted_p_values([paired_difference(*pair, seed=0, resamples=1).p_value for pair in zip(*world, strict=True)])
+        for world in worlds
+    ]
+    assert np.mean([p_values.min() < 0.05 for p_values in called]) <= 0.06

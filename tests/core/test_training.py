@@ -1,6 +1,8 @@
+import io
 import math
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,72 @@ def trained(pictures: list[bytes], captions: list[str], recipe: Recipe = RECIPE,
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(pictures: list[bytes], captions: list[str]) -> None:
     assert trained(pictures, captions, seed=0) == trained(pictures, captions, seed=0)
     assert trained(pictures, captions, seed=0) != trained(pictures, captions, seed=1)
+
+
+class InterruptedTrainingError(Exception):
+    pass
+
+
+class Kept:
+    """A savepoint in memory, as a file keeps it; it breaks the training off when it has saved so many states."""
+
+    every_samples = 4
+
+    def __init__(self, states: int) -> None:
+        self.left, self.bytes = states, b""
+
+    def load(self) -> dict[str, Any] | None:
+        return torch.load(io.BytesIO(self.bytes), weights_only=True) if self.bytes else None
+
+    def save(self, state: dict[str, Any]) -> None:
+        stream = io.BytesIO()
+        torch.save(state, stream)
+        self.bytes = stream.getvalue()
+        self.left -= 1
+        if self.left == 0:
+            raise InterruptedTrainingError
+
+
+@pytest.mark.parametrize("states", [1, 2, 5, 9])
+def test_a_training_that_was_broken_off_goes_on_to_the_same_weights_and_the_same_curve(
+    pictures: list[bytes], captions: list[str], states: int
+) -> None:
+    recipe = replace(RECIPE, epochs=9)
+    steps: list[TrainingStep] = []
+    undisturbed = create_clip("tiny", seed=0)
+    expected = train_clip(undisturbed, pictures, captions, recipe, seed=3, device="cpu", on_step=steps.append)
+
+    savepoint = Kept(states)
+    with pytest.raises(InterruptedTrainingError):
+        train_clip(create_clip("tiny", seed=0), pictures, captions, recipe, seed=3, device="cpu", savepoint=savepoint)
+    again: list[TrainingStep] = []
+    clip = create_clip("tiny", seed=0)
+    summary = train_clip(
+        clip, pictures, captions, recipe, seed=3, device="cpu", on_step=again.append, savepoint=savepoint
+    )
+    assert weights_sha256(clip.model) == weights_sha256(undisturbed.model)
+    assert [(one.step, one.samples_seen, one.loss) for one in again] == [
+        (one.step, one.samples_seen, one.loss) for one in steps
+    ]
+    assert (summary.loss, summary.steps) == (expected.loss, expected.steps)
+
+
+def test_a_state_is_kept_whenever_so_many_samples_have_been_seen(pictures: list[bytes], captions: list[str]) -> None:
+    savepoint = Kept(-1)
+    savepoint.every_samples = 10
+    train_clip(
+        create_clip("tiny", seed=0),
+        pictures,
+        captions,
+        replace(RECIPE, epochs=9),
+        seed=0,
+        device="cpu",
+        savepoint=savepoint,
+    )
+    assert savepoint.left == -1 - 36 // 10
+    loaded = savepoint.load()
+    assert loaded is not None
+    assert loaded["steps"][-1][1] == 32
 
 
 def test_training_leaves_the_global_generator_alone(pictures: list[bytes], captions: list[str]) -> None:

@@ -28,6 +28,23 @@ def test_a_run_that_raises_is_closed_as_failed(tracker):
     assert MlflowClient(tracker.tracking_uri).get_run(run.run_id).info.status == "FAILED"
 
 
+def test_work_that_was_broken_off_goes_on_in_its_run(tracker):
+    with pytest.raises(KeyboardInterrupt), tracker.run("x", {"dagster.run": "first"}) as broken:
+        broken.log_parameters({"seed": 0})
+        raise KeyboardInterrupt
+    with tracker.run("x", {"dagster.run": "second"}, earlier=broken.run_id) as run:
+        run.log_parameters({"seed": 0})
+    stored = MlflowClient(tracker.tracking_uri).get_run(run.run_id)
+    assert run.run_id == broken.run_id
+    assert (stored.info.status, stored.data.tags["dagster.run"]) == ("FINISHED", "second")
+
+
+def test_a_run_that_mlflow_no_longer_has_is_opened_anew(tracker):
+    with tracker.run("x", {}, earlier="0" * 32) as run:
+        pass
+    assert MlflowClient(tracker.tracking_uri).get_run(run.run_id).info.status == "FINISHED"
+
+
 def test_a_scorecard_joins_the_run_of_its_checkpoint(tracker):
     with tracker.run("x", {}) as run:
         pass

@@ -20,8 +20,9 @@ from clipcov_assets.core.pool import UNIT_TOLERANCE
 from clipcov_assets.ingest.delivery import DeliveryError, delivery_fingerprint, look
 from clipcov_assets.ingest.find import find_delivery
 from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
-from clipcov_assets.pool_tables import EMBEDDINGS, ROWS_AT_ONCE, pooled_crawls, row_matrix
+from clipcov_assets.pool_tables import ROWS_AT_ONCE, pooled_crawls, row_matrix
 from clipcov_assets.provenance import latest_input
+from clipcov_assets.tables import EMBEDDINGS
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 

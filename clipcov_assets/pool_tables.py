@@ -19,14 +19,13 @@ from clipcov_assets.core.class_pairs import ClassPairs
 from clipcov_assets.core.covariance import cross_products
 from clipcov_assets.core.pool import check_unit_rows
 from clipcov_assets.core.statistics import ClassStatistics, sums_by_class
-from clipcov_assets.tables import cross_products_schema, statistics_schema
+from clipcov_assets.tables import EMBEDDINGS, cross_products_schema, statistics_schema
 from resources.lance_store import LanceStore, StoredRows
 
 CLASS_EMBEDDINGS = "class_embeddings"
 # Sums of one crawl, and of the pool as of a crawl.
 CRAWL_STATISTICS, POOL_STATISTICS = "class_statistics", "pool_statistics"
 CRAWL_PRODUCTS, POOL_PRODUCTS = "cross_products", "pool_cross_products"
-EMBEDDINGS = ["image_embedding", "text_embedding"]
 CRAWLS = "crawls"
 ROWS_AT_ONCE = 16_384
 ROWS_TAKEN = 65_536  # a random read is cheaper for many rows at once

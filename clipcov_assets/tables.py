@@ -20,6 +20,9 @@ CLIP_SCORE = (pa.float64(), "Cosine of the pair's image and text under the proxy
 CONTENT = (pa.binary(16), "blake2b-128 of image, caption and embeddings as delivered: equal content is one pair.")
 LATENT_CLASS = (pa.int32(), "Zero-shot class of the pair under the proxy.")
 
+EMBEDDINGS = ["image_embedding", "text_embedding"]
+# Metadata of delivered embeddings: the version of the raw pairs that they belong to.
+RAW_PAIRS_VERSION = "raw_pairs_version"
 PLACE = {
     "file": (pa.string(), "File of the delivery: the tar, the table or the image."),
     "key": (pa.string(), "Key of the pair's members in its tar; null where there is no tar."),

@@ -48,8 +48,8 @@ class Compute(dg.ConfigurableResource):
     def resolved_precision(self) -> str:
         """The precision of the encoders: float32, bfloat16 or float16.
 
-        On a CPU with bfloat16 instructions that type is up to twice as fast, but moves CLIP scores by more than 1e-3,
-        so there it has to be asked for.
+        On a CPU bfloat16 can be faster, but its eight bits show in the third decimal of a CLIP score, so there it has
+        to be asked for.
 
         Raises:
             ValueError: Another one is asked for.

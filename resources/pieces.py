@@ -60,13 +60,9 @@ class Pieces:
                     os.fsync(file.fileno())
             unfinished.rename(self.directory / key)
 
-    def schema(self, key: str, table: str) -> pa.Schema:
-        """The columns of a table of a piece."""
-        return self._open(key, table).schema
-
     def batches(self, key: str, table: str) -> Iterator[pa.RecordBatch]:
         """Read a table of a piece as it was added, batch by batch, out of the page cache."""
-        opened = self._open(key, table)
+        opened = pa.ipc.open_file(pa.memory_map(str(self.directory / key / f"{table}.arrow")))
         for number in range(opened.num_record_batches):
             yield opened.get_batch(number)
 
@@ -75,9 +71,6 @@ class Pieces:
         for path in self.directory.iterdir():
             if path.name not in keys:
                 shutil.rmtree(path)
-
-    def _open(self, key: str, table: str) -> pa.RecordBatchFileReader:
-        return pa.ipc.open_file(pa.memory_map(str(self.directory / key / f"{table}.arrow")))
 
 
 @contextmanager

@@ -8,9 +8,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from resources.pieces import Pieces, disk_of, only_one
-
-__all__ = ["Pieces", "Staging", "disk_of", "only_one"]
+from resources.pieces import Pieces, only_one
 
 
 class Staging(dg.ConfigurableResource):

@@ -17,7 +17,6 @@ from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
     CRAWL_PRODUCTS,
     CRAWL_STATISTICS,
-    EMBEDDINGS,
     ROWS_TAKEN,
     cross_product_rows,
     list_column,
@@ -27,7 +26,7 @@ from clipcov_assets.pool_tables import (
 )
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.scales import HOME, SCALE, code_version
-from clipcov_assets.tables import class_embeddings_schema, column_schema, latent_classes_schema
+from clipcov_assets.tables import EMBEDDINGS, class_embeddings_schema, column_schema, latent_classes_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore

@@ -15,7 +15,6 @@ from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
     CRAWL_PRODUCTS,
     CRAWL_STATISTICS,
-    EMBEDDINGS,
     POOL_PRODUCTS,
     POOL_STATISTICS,
     ROWS_TAKEN,
@@ -29,8 +28,8 @@ from clipcov_assets.pool_tables import (
     sums_of,
 )
 from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.tables import EMBEDDINGS, column_schema
 from clipcov_assets.tables import POOL as POOL_SCHEMA
-from clipcov_assets.tables import column_schema
 from resources.lance_store import LanceStore, StoredRows, WrittenTable
 
 # What the pool needs of each crawl, and what of it is read through the pool, at the Lance versions that it pins.

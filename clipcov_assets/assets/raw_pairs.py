@@ -11,11 +11,18 @@ from clipcov_assets.automation import on_arrival
 from clipcov_assets.export.gallery import gallery_markdown
 from clipcov_assets.ingest.delivery import Delivery, Shard, delivery_fingerprint, look
 from clipcov_assets.ingest.find import find_delivery
-from clipcov_assets.jobs.ingest import EMBEDDINGS, Census, StagedShard, stage_delivery
+from clipcov_assets.jobs.ingest import Census, StagedShard, stage_delivery
 from clipcov_assets.partitions import check_crawl_name, crawls
 from clipcov_assets.progress import Progress
 from clipcov_assets.provenance import materialized
-from clipcov_assets.tables import QUARANTINE, RAW_PAIRS, column_schema, delivered_embeddings_schema
+from clipcov_assets.tables import (
+    EMBEDDINGS,
+    QUARANTINE,
+    RAW_PAIRS,
+    RAW_PAIRS_VERSION,
+    column_schema,
+    delivered_embeddings_schema,
+)
 from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore, WrittenTable
@@ -117,7 +124,7 @@ def _store_embeddings(store: LanceStore, crawl: str, census: Census, pairs: Writ
     """Keep the embeddings that came with the pairs; they belong to this version of the pairs and to no other."""
     batches = census.pairs(["uid", *EMBEDDINGS])
     rows = pa.RecordBatchReader.from_batches(delivered_embeddings_schema(census.width), batches)
-    store.write("delivered_embeddings", crawl, rows, metadata={"raw_pairs_version": str(pairs.version)})
+    store.write("delivered_embeddings", crawl, rows, metadata={RAW_PAIRS_VERSION: str(pairs.version)})
 
 
 def _pair_preview(census: Census) -> dg.MarkdownMetadataValue:

@@ -12,7 +12,7 @@ from clipcov_assets.ingest.datacomp import NONE
 from clipcov_assets.ingest.delivery import DeliveryError, DeliveryOptions, Format, Shard, printable
 from clipcov_assets.ingest.embedded_rows import Array, EmbeddedShard
 from clipcov_assets.ingest.parquet_rows import cut_rows, is_text, is_text_or_number, open_parquet
-from clipcov_assets.ingest.unreadable_table import UnreadableTable, with_unreadable
+from clipcov_assets.ingest.unreadable_table import table_shards
 
 _ARRAYS = ("img_emb", "text_emb")
 WRITE_AGAIN = "run clip-retrieval inference again with the same arguments"
@@ -39,24 +39,18 @@ def _shards(directory: Path, options: DeliveryOptions) -> tuple[Shard, ...]:
             f"{directory / 'delivery.toml'}: embeddings = {printable(options.embeddings or '')!r}, "
             f'but clip-retrieval writes those of one model; leave it out, or write "{NONE}"'
         )
-    shards: list[Shard] = []
-    unreadable: list[UnreadableTable] = []
-    for number in sorted(_numbers(directory, "metadata"), key=lambda number: (len(number), number)):
-        path = directory / "metadata" / f"metadata_{number}.parquet"
+
+    def cut(path: Path) -> list[Shard]:
+        number = path.stem.removeprefix("metadata_")
         arrays = tuple(Array(directory / name / f"{name}_{number}.npy") for name in _ARRAYS)
-        try:
-            image, caption, uid = _read_columns(path, options)
-            with open_parquet(path) as file:
-                n_rows = file.metadata.num_rows
-                shards += [
-                    EmbeddedShard(
-                        directory, path, n_rows, run, image, caption, uid, () if options.embeddings == NONE else arrays
-                    )
-                    for run in cut_rows(file)
-                ]
-        except DeliveryError as error:
-            unreadable.append(UnreadableTable(directory, path, str(error)))
-    return with_unreadable(directory, shards, unreadable)
+        taken = () if options.embeddings == NONE else arrays
+        image, caption, uid = _read_columns(path, options)
+        with open_parquet(path) as file:
+            n_rows = file.metadata.num_rows
+            return [EmbeddedShard(directory, path, n_rows, run, image, caption, uid, taken) for run in cut_rows(file)]
+
+    numbers = sorted(_numbers(directory, "metadata"), key=lambda number: (len(number), number))
+    return table_shards(directory, [directory / "metadata" / f"metadata_{number}.parquet" for number in numbers], cut)
 
 
 def _numbers(directory: Path, *names: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from clipcov_assets.ingest.embedded_rows import Array, EmbeddedShard
 from clipcov_assets.ingest.embedding_arrays import DAMAGE
 from clipcov_assets.ingest.looking import first_files, walk_files
 from clipcov_assets.ingest.parquet_rows import cut_rows, is_text, is_text_or_number, open_parquet
-from clipcov_assets.ingest.unreadable_table import UnreadableTable, with_unreadable
+from clipcov_assets.ingest.unreadable_table import table_shards
 
 NONE = "none"  # take no embeddings over
 USUAL_MODEL = "b32"
@@ -40,22 +40,21 @@ def _obstacle(directory: Path) -> str | None:
 def _shards(directory: Path, options: DeliveryOptions) -> tuple[Shard, ...]:
     tables = sorted(walk_files(directory, _PARQUET))
     model, remark = _choose_model(tables, options)
-    shards: list[Shard] = []
-    unreadable: list[UnreadableTable] = []
-    for path in tables:
+
+    def cut(path: Path) -> list[Shard]:
+        nonlocal remark
         npz = path.with_suffix(".npz")
         arrays = () if model == NONE else (Array(npz, f"{model}_img"), Array(npz, f"{model}_txt"))
-        try:
-            caption, uid = _read_columns(path, options)
-            with open_parquet(path) as file:
-                n_rows = file.metadata.num_rows
-                for run in cut_rows(file):
-                    shard = EmbeddedShard(directory, path, n_rows, run, None, caption, uid, arrays, remark)
-                    shards.append(shard)
-                    remark = None  # once a delivery
-        except DeliveryError as error:
-            unreadable.append(UnreadableTable(directory, path, str(error)))
-    return with_unreadable(directory, shards, unreadable)
+        caption, uid = _read_columns(path, options)
+        shards: list[Shard] = []
+        with open_parquet(path) as file:
+            n_rows = file.metadata.num_rows
+            for run in cut_rows(file):
+                shards.append(EmbeddedShard(directory, path, n_rows, run, None, caption, uid, arrays, remark))
+                remark = None  # once a delivery
+        return shards
+
+    return table_shards(directory, tables, cut)
 
 
 def _choose_model(tables: Sequence[Path], options: DeliveryOptions) -> tuple[str, str | None]:

@@ -33,7 +33,7 @@ from clipcov_assets.ingest.looking import TABLE_SUFFIXES, first_files, walk_file
 from clipcov_assets.ingest.pair_parts import RejectedPartError
 from clipcov_assets.ingest.parquet_images import image_columns
 from clipcov_assets.ingest.parquet_rows import LostRow
-from clipcov_assets.ingest.unreadable_table import UnreadableTable, with_unreadable
+from clipcov_assets.ingest.unreadable_table import table_shards
 
 BATCH = 1024  # rows of text
 
@@ -159,15 +159,11 @@ def _is_here(directory: Path) -> bool:
 
 
 def _shards(directory: Path, options: DeliveryOptions) -> tuple[Shard, ...]:
-    shards: list[Shard] = []
-    unreadable: list[UnreadableTable] = []
-    for path in sorted(walk_files(directory, TABLE_SUFFIXES)):
-        try:
-            table = _read_table(path, options)
-            shards += [TableShard(directory, table, run) for run in table.runs()]
-        except (DeliveryError, OSError) as error:
-            unreadable.append(UnreadableTable(directory, path, str(error)))
-    return with_unreadable(directory, shards, unreadable)
+    def cut(path: Path) -> list[Shard]:
+        table = _read_table(path, options)
+        return [TableShard(directory, table, run) for run in table.runs()]
+
+    return table_shards(directory, sorted(walk_files(directory, TABLE_SUFFIXES)), cut)
 
 
 def _read_table(path: Path, options: DeliveryOptions) -> DelimitedTable | ParquetTable:

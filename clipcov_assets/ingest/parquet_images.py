@@ -34,7 +34,7 @@ from clipcov_assets.ingest.parquet_rows import (
     open_parquet,
     read_rows,
 )
-from clipcov_assets.ingest.unreadable_table import UnreadableTable, with_unreadable
+from clipcov_assets.ingest.unreadable_table import table_shards
 
 BATCH = 64  # rows of images
 PARQUET = frozenset({".parquet"})
@@ -99,16 +99,12 @@ def _is_here(directory: Path) -> bool:
 
 
 def _shards(directory: Path, options: DeliveryOptions) -> tuple[Shard, ...]:
-    shards: list[Shard] = []
-    unreadable: list[UnreadableTable] = []
-    for path in sorted(walk_files(directory, PARQUET)):
-        try:
-            columns = image_columns(path, options)
-            with open_parquet(path) as file:
-                shards += [ImageRows(directory, path, columns, run) for run in cut_rows(file)]
-        except DeliveryError as error:
-            unreadable.append(UnreadableTable(directory, path, str(error)))
-    return with_unreadable(directory, shards, unreadable)
+    def cut(path: Path) -> list[Shard]:
+        columns = image_columns(path, options)
+        with open_parquet(path) as file:
+            return [ImageRows(directory, path, columns, run) for run in cut_rows(file)]
+
+    return table_shards(directory, sorted(walk_files(directory, PARQUET)), cut)
 
 
 def image_columns(path: Path, options: DeliveryOptions) -> Columns:

@@ -1,6 +1,6 @@
 """A table that cannot be read: it leaves as one fault, so that the others of its delivery go on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,24 @@ class UnreadableTable:
         return ShardContents(promised=1, outcomes=iter([fault]), remarks=[remark])
 
 
-def with_unreadable(
-    directory: Path, shards: Sequence[Shard], unreadable: Sequence[UnreadableTable]
-) -> tuple[Shard, ...]:
-    """Return the shards of all tables.
+def table_shards(directory: Path, tables: Iterable[Path], cut: Callable[[Path], Sequence[Shard]]) -> tuple[Shard, ...]:
+    """Return the shards of all tables; a table that cannot be cut leaves as an `UnreadableTable`, after the others.
+
+    Args:
+        directory: The delivery's.
+        tables: In the order of the delivery.
+        cut: Makes the shards of one table.
 
     Raises:
         DeliveryError: Not one table is readable.
     """
+    shards: list[Shard] = []
+    unreadable: list[UnreadableTable] = []
+    for path in tables:
+        try:
+            shards += cut(path)
+        except (DeliveryError, OSError) as error:
+            unreadable.append(UnreadableTable(directory, path, str(error)))
     if not shards:
         details = "; ".join(table.detail for table in unreadable[:3]) or "there is none"
         raise DeliveryError(f"no table in {directory} holds a pair: {details}")

@@ -25,8 +25,10 @@ from clipcov_assets.core.encoding import (
     image_size,
     text_rows,
 )
-from clipcov_assets.pool_tables import EMBEDDINGS, list_column, row_matrix
+from clipcov_assets.jobs.workers import forking_context
+from clipcov_assets.pool_tables import list_column, row_matrix
 from clipcov_assets.progress import Progress
+from clipcov_assets.tables import EMBEDDINGS
 from resources.compute import Compute
 from resources.lance_store import LanceStore, StoredRows
 from resources.pieces import Pieces
@@ -236,22 +238,15 @@ def prepare_items(pairs: StoredPairs, items: Sequence[np.ndarray], *, workers: i
         workers: Processes that read, decode and tokenise; with 0 this process does it when asked.
         pin: Whether to keep the result where a GPU reads it fastest.
     """
-    import multiprocessing
-
     import torch
     from torch.utils.data import DataLoader
 
-    context = None
-    if workers:
-        # A fork of this process could inherit a lock that another thread holds; a server that forks has one thread.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
     loader = DataLoader(
         cast("Dataset[Prepared]", replace(pairs)),  # a copy, which has not opened its table, can be sent
         batch_size=None,
         sampler=items,
         num_workers=workers,
-        multiprocessing_context=context,
+        multiprocessing_context=forking_context(__name__) if workers else None,
         pin_memory=pin,
         generator=torch.Generator(),  # the order of nothing is drawn; this leaves torch's own random numbers alone
     )

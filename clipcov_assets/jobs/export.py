@@ -1,10 +1,8 @@
 """A subset out of the tables, as files in the formats that other tools read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
-
-import pyarrow as pa
 
 from clipcov_assets.core import METHODS
 from clipcov_assets.export.subset_files import FORMATS
@@ -15,8 +13,6 @@ from clipcov_assets.provenance import content_version
 from clipcov_assets.subset_pairs import SubsetPairs
 from resources.export_shelf import ExportShelf, FinishedExport
 from resources.lance_store import LanceStore
-
-ROWS_AT_ONCE = 65_536
 
 
 def export_subset(
@@ -56,7 +52,7 @@ def export_subset(
         "partition": partition,
         "data_version": content_version(store.read(asset, partition)),
         "pairs": len(pairs.rows),
-        "content": content_version(*_slices(pairs.rows)),
+        "content": content_version(pairs.rows),
         "project": f"clipcov-assets {version('clipcov-assets')}",
     }
     finished = []
@@ -107,9 +103,3 @@ def _formats(names: Sequence[str]) -> list[ExportFormat]:
 
 def _watch(one: ExportFormat, report: Callable[[str], None]) -> Watch:
     return lambda pairs: Progress(pairs, "pairs", lambda words: report(f"{one.name}: {words}")).add
-
-
-def _slices(rows: pa.Table) -> Iterator[pa.Table]:
-    """Equal slices of equal rows, however these lie in memory: a copy has no trace of where it was taken from."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows.take(pa.array(range(start, min(start + ROWS_AT_ONCE, len(rows)))))

@@ -15,13 +15,12 @@ import pyarrow as pa
 
 from clipcov_assets.ingest.delivery import Delivery, Fault, Pair, Reason, Shard, content_uid
 from clipcov_assets.jobs.workers import in_workers
-from clipcov_assets.tables import QUARANTINE, RAW_PAIRS, delivered_embeddings_schema
+from clipcov_assets.tables import EMBEDDINGS, QUARANTINE, RAW_PAIRS, delivered_embeddings_schema
 from resources.pieces import Pieces
 
 READER_VERSION = "1"  # pieces that another version of the readers has made are made again
 BATCH_PAIRS, BATCH_BYTES = 1_024, 16 * 2**20
 IDENTITIES_AT_ONCE = 65_536
-EMBEDDINGS = ["image_embedding", "text_embedding"]
 SUMMARY = pa.schema({"promised": pa.int64(), "remarks": pa.list_(pa.string())})
 
 

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 from clipcov_assets.core.encoding import encode_captions, encode_images
 from clipcov_assets.jobs.embed import PairEncoder, StoredPairs
 from clipcov_assets.partitions import crawl_order
-from clipcov_assets.pool_tables import EMBEDDINGS, ROWS_TAKEN, row_matrix
+from clipcov_assets.pool_tables import ROWS_TAKEN, row_matrix
+from clipcov_assets.tables import EMBEDDINGS, RAW_PAIRS_VERSION
 from resources.lance_store import LanceStore, StoredRows
 
 MADE_WITH = "made_with"
-RAW_PAIRS_VERSION = "raw_pairs_version"
 SPOT_CHECKED = 64
 
 Rows = tuple[np.ndarray, np.ndarray]

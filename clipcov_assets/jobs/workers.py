@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -29,9 +30,7 @@ def in_workers(
     if workers <= 1:
         yield from ((place, function(item, *shared)) for place, item in enumerate(items))
         return
-    # A fork of this process could inherit a lock that another thread holds; a server that forks has one thread.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context = forking_context(function.__module__)
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_the_parent)
     try:
         places = {executor.submit(function, item, *shared): place for place, item in enumerate(items)}
@@ -44,6 +43,16 @@ def in_workers(
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def forking_context(module: str) -> BaseContext:
+    """Return how workers are started: by a server that has loaded a module, if it is the first to start.
+
+    A fork of this process could inherit a lock that another thread holds; the server has one thread.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    return context
 
 
 def _die_with_the_parent() -> None:

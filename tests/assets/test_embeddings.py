@@ -8,8 +8,8 @@ from PIL import Image
 
 from clipcov_assets.core.clip_model import create_clip
 from clipcov_assets.jobs.embed import embed_pairs
-from clipcov_assets.pool_tables import EMBEDDINGS, list_column, row_matrix
-from clipcov_assets.tables import delivered_embeddings_schema
+from clipcov_assets.pool_tables import list_column, row_matrix
+from clipcov_assets.tables import EMBEDDINGS, delivered_embeddings_schema
 from tests.world import Machine
 
 WIDTH = 128

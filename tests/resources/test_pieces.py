@@ -37,7 +37,6 @@ def test_a_piece_is_read_as_it_was_added(tmp_path):
     assert "a" in pieces
     assert numbers(pieces, "a") == [[1, 2], [3]]
     assert numbers(pieces, "a", "faults") == []
-    assert pieces.schema("a", "faults") == SCHEMA
 
 
 def test_a_piece_whose_making_fails_is_not_there_and_can_be_made_again(tmp_path):

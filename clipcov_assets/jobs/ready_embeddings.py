@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipcov_assets.core.encoding import encode_captions, encode_images
+from clipcov_assets.core.pool import UNIT_TOLERANCE
 from clipcov_assets.jobs.embed import PairEncoder, StoredPairs
 from clipcov_assets.partitions import crawl_order
 from clipcov_assets.pool_tables import ROWS_TAKEN, row_matrix
@@ -126,7 +127,7 @@ def delivered_width(delivered: StoredRows) -> int:
 
 
 def delivered_rows(delivered: StoredRows, pairs: StoredPairs) -> Iterator[Rows]:
-    """Read delivered embeddings in the order of the crawl, block by block.
+    """Read delivered embeddings in the order of the crawl, block by block, as unit rows.
 
     Raises:
         ValueError: They are not in the order of the pairs.
@@ -137,7 +138,14 @@ def delivered_rows(delivered: StoredRows, pairs: StoredPairs) -> Iterator[Rows]:
         found = delivered.slice(start, count, ["uid", *EMBEDDINGS])
         if not found["uid"].equals(uid):
             raise ValueError(f"{delivered.name} is not in the order of its pairs: materialize raw_pairs again")
-        yield row_matrix(found[EMBEDDINGS[0]]), row_matrix(found[EMBEDDINGS[1]])
+        yield _unit_rows(row_matrix(found[EMBEDDINGS[0]])), _unit_rows(row_matrix(found[EMBEDDINGS[1]]))
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Scale the rows (n, d) float16 that are off by more than rounding, as those of a model that scales in float16."""
+    lengths = np.linalg.norm(rows.astype(np.float32), axis=1, keepdims=True)
+    off = np.abs(lengths - 1) > UNIT_TOLERANCE
+    return np.where(off, rows / lengths, rows).astype(np.float16)
 
 
 def spot_check(encoder: PairEncoder, pairs: StoredPairs, delivered: StoredRows) -> dict[str, float]:

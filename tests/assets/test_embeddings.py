@@ -117,6 +117,20 @@ def test_embeddings_of_the_proxy_that_came_along_are_taken_over(machine):
     assert machine.metadata("embeddings", "crawl-2")["pairs_embedded"] == 20
 
 
+def test_a_delivered_row_that_is_a_little_off_is_scaled_and_does_not_stop_its_crawl(machine):
+    version = store_pairs(machine, "crawl-1", range(20))
+    image, text = own_embeddings(machine, "crawl-1")
+    spoiled = image.copy()
+    spoiled[7] *= 1.008  # what ingest lets pass, and the check on unit rows does not
+    deliver(machine, "crawl-1", version, spoiled, text)
+    result = embed(machine, "crawl-1")
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    _, image_rows, _ = rows(machine, "crawl-1")
+    assert np.allclose(image_rows[7], image[7], atol=1e-3)
+    others = np.arange(20) != 7
+    assert np.array_equal(image_rows[others], image[others].astype(np.float16))
+
+
 def test_pairs_without_images_are_taken_over_by_their_captions(machine):
     store_pairs(machine, "crawl-1", range(20))
     image, text = own_embeddings(machine, "crawl-1")

@@ -11,7 +11,18 @@ import numpy as np
 
 from benchmarks.measure import Floor, best_of
 
-PACKAGES = ("numpy", "numba", "torch", "faiss-cpu", "pyahocorasick", "lancedb", "apricot-select", "submodlib-py")
+PACKAGES = (
+    "numpy",
+    "numba",
+    "torch",
+    "open_clip_torch",
+    "faiss-cpu",
+    "pyahocorasick",
+    "lancedb",
+    "apricot-select",
+    "submodlib-py",
+    "clip-benchmark",
+)
 STREAM_BYTES = 2**30
 MATRIX_SIDE = 4096
 

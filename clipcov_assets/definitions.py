@@ -25,13 +25,14 @@ from clipcov_assets.automation import (
     reselection,
 )
 from clipcov_assets.checks import all_checks
-from clipcov_assets.core import METHODS
+from clipcov_assets.methods import COMPARED
 from clipcov_assets.scales import HOME
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
 from resources.evaluation_suite import EvaluationSuite
 from resources.export_shelf import ExportShelf
+from resources.head_cache import HeadCache
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 from resources.report_shelf import ReportShelf
@@ -45,8 +46,12 @@ ASSETS = [
     pool,
     clipcov_class_ranking,
     partial_checkpoint,
-    *(ranking_asset(method) for method in METHODS if method != "full"),
-    *(build(method) for build in (subset_asset, export_asset, checkpoint_asset, scorecard_asset) for method in METHODS),
+    *(ranking_asset(method) for method in COMPARED if method != "full"),
+    *(
+        build(method)
+        for build in (subset_asset, export_asset, checkpoint_asset, scorecard_asset)
+        for method in COMPARED
+    ),
     comparison,
 ]
 
@@ -59,7 +64,10 @@ def resources() -> dict[str, Any]:
             directory=os.environ.get("CLIPCOV_CRAWLS", str(HOME / "data/demo/crawls")),
             most_quarantined=float(os.environ.get("CLIPCOV_MOST_QUARANTINED", "0.2")),
         ),
-        "suite": EvaluationSuite(directory=os.environ.get("CLIPCOV_EVALUATION", str(HOME / "data/demo/eval"))),
+        "suite": EvaluationSuite(
+            directory=os.environ.get("CLIPCOV_EVALUATION", str(HOME / "data/demo/eval")), cache=str(made / "evaluation")
+        ),
+        "heads": HeadCache(directory=str(made / "heads")),
         "store": LanceStore(uri=os.environ.get("CLIPCOV_LANCE", str(made / "lance"))),
         "staging": Staging(directory=str(made / "staging")),
         "encoder": ClipEncoder(directory=str(made / "checkpoints")),

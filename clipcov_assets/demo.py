@@ -13,10 +13,10 @@ import dagster as dg
 import polars as pl
 
 from clipcov_assets.automation import find_deliveries
-from clipcov_assets.core import METHODS
 from clipcov_assets.definitions import defs, resources
 from clipcov_assets.export.scoreboard import scoreboard
 from clipcov_assets.ingest.delivery import DeliveryError
+from clipcov_assets.methods import COMPARED
 from clipcov_assets.partitions import class_shards, fractions_of, of_crawl
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
@@ -43,9 +43,10 @@ def road(crawl: str) -> Iterator[Step]:
     yield Step(("embeddings", "latent_classes", "pool"), crawl, tags)
     for shard in class_shards.get_partition_keys():
         yield Step(("clipcov_class_ranking",), of_crawl(crawl, shard), tags)
-    yield Step(("partial_checkpoint",), crawl, tags)
-    yield Step(tuple(f"{method}_ranking" for method in METHODS if method != "full"), crawl, tags)
-    for method in METHODS:
+    if "c_rho" in COMPARED:
+        yield Step(("partial_checkpoint",), crawl, tags)
+    yield Step(tuple(f"{method}_ranking" for method in COMPARED if method != "full"), crawl, tags)
+    for method in COMPARED:
         for fraction in fractions_of(method):
             chain = tuple(f"{method}_{noun}" for noun in ("subset", "checkpoint", "scorecard"))
             yield Step(

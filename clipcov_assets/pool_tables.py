@@ -209,33 +209,6 @@ def _column(
     return pa.chunked_array([chunk for part in values for chunk in part.chunks]).take(places)
 
 
-def load_pairs(store: LanceStore, crawl: str, columns: list[str], *, uid: pa.ChunkedArray | None = None) -> pa.Table:
-    """Read captions or images of the pool as of a crawl, sorted by uid.
-
-    Args:
-        store: The tables.
-        crawl: The pool's partition.
-        columns: Of `raw_pairs`, such as `caption` and `image`.
-        uid: Only these pairs; all of the pool where None.
-
-    Raises:
-        ValueError: A pair of the pool is not in the table of its crawl.
-    """
-    rows = store.read("pool", crawl, ["uid", "crawl"])
-    if uid is not None:
-        rows = rows.filter(pc.is_in(rows["uid"], uid.combine_chunks()))
-    parts = []
-    for one in pooled_crawls(store, crawl):
-        wanted = rows.filter(pc.equal(rows["crawl"], one.crawl))
-        stored = store.rows("raw_pairs", one.crawl, version=one.versions["raw_pairs"])
-        places = places_of(wanted["uid"], stored.slice(0, len(stored), ["uid"])["uid"], f"raw_pairs of {one.crawl}")
-        found = stored.take(places.to_numpy(), columns)
-        for column in columns:
-            wanted = wanted.append_column(column, found[column])
-        parts.append(wanted)
-    return pa.concat_tables(parts).sort_by("uid")
-
-
 def row_matrix(column: pa.ChunkedArray | pa.FixedSizeListArray) -> np.ndarray:
     """A column of n fixed-size lists as an (n, d) array."""
     lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

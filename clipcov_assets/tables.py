@@ -1,6 +1,6 @@
 """Columns of every Lance table, described once: the store writes these schemas and Dagster shows them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 def _schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
     return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns.items()])
+
+
+def schema_of(columns: Mapping[str, tuple[pa.DataType, str]], rows: pa.Schema) -> pa.Schema:
+    """Schema of rows with some columns before theirs."""
+    return pa.schema([*_schema(**columns), *rows])
 
 
 UID = (pa.string(), "Stable id of the pair: the delivery's own, else a hash of image bytes and caption.")
@@ -131,33 +136,85 @@ def ranking_schema(reasons: Iterable[str]) -> pa.Schema:
 
 
 CURVE = _schema(
+    seed=(pa.int64(), "Seed of the training: initial weights and the order of the pairs."),
     samples_seen=(pa.int64(), "Pairs trained on so far, counting repeats."),
     loss=(pa.float64(), "CLIP loss of the batch."),
     learning_rate=(pa.float64(), "Learning rate of the step."),
     samples_per_second=(pa.float64(), "Throughput of the step."),
 )
+CHECKPOINT = {
+    "crawl": (pa.string(), "Newest crawl of the pool."),
+    "method": (pa.string(), "Selection method, or `full`."),
+    "fraction": (pa.float64(), "Share of the pool trained on."),
+}
+TRAININGS = _schema(
+    **CHECKPOINT,
+    seed=(pa.int64(), "Decides the initial weights and the order of the pairs."),
+    pairs=(pa.int64(), "Pairs trained on."),
+    architecture=(pa.string(), "open_clip's name."),
+    recipe=(pa.string(), "How it was trained, as JSON."),
+    recipe_hash=(pa.string(), "Equal where architecture and recipe are equal."),
+    steps=(pa.int64(), "Optimizer steps."),
+    samples_seen=(pa.int64(), "Pairs over all steps, counting repeats."),
+    epochs=(pa.float64(), "Samples seen over pairs."),
+    warmup_share=(pa.float64(), "Warm-up over all samples; from 1 on the training never left its warm-up."),
+    max_learning_rate=(pa.float64(), "Highest learning rate of a step."),
+    last_learning_rate=(pa.float64(), "Learning rate of the last step."),
+    loss=(pa.float64(), "Mean loss of the last epoch."),
+    seconds=(pa.float64(), "Time of the training, over all runs that it took."),
+    samples_per_second=(pa.float64(), "Samples seen over seconds."),
+    device=(pa.string(), "Where it ran."),
+    devices=(pa.int32(), "How many of them."),
+    precision=(pa.string(), "Of the products."),
+    weights=(pa.string(), "Where the weights are."),
+    sha256=(pa.string(), "Of the weights."),
+    mlflow_run_id=(pa.string(), "MLflow run of the training; null where MLflow could not be reached."),
+)
 PREDICTIONS = _schema(
     evaluation_set=(pa.string(), "Name of the evaluation set."),
-    key=(pa.string(), "Key of the image in its shard."),
-    label=(pa.int32(), "True class."),
-    predicted=(pa.int32(), "Class with the highest cosine."),
-    rank_of_label=(pa.int32(), "0 when the true class came first; below 5 counts for acc5."),
+    seed=(pa.int64(), "Seed of the training whose checkpoint is scored."),
+    task=(pa.string(), "classification, image_to_text (find an image's caption) or text_to_image."),
+    key=(pa.string(), "Key of the image in its shard; of a caption, followed by # and its number."),
+    label=(pa.int32(), "True class; in retrieval the number of the image among the images of the set."),
+    predicted=(pa.int32(), "Class with the highest cosine; in retrieval the image, or the image of the caption."),
+    rank_of_label=(pa.int32(), "0 when the true one came first; below 5 counts for acc5 and recall at 5."),
 )
 SCORES = _schema(
-    crawl=(pa.string(), "Newest crawl of the pool."),
-    method=(pa.string(), "Selection method, or `full`."),
-    fraction=(pa.float64(), "Share of the pool trained on."),
+    **CHECKPOINT,
     pairs=(pa.int64(), "Pairs trained on."),
+    seeds=(pa.int32(), "Trainings with seeds of their own; values are means over them."),
     evaluation_set=(pa.string(), "Name of the evaluation set."),
-    metric=(pa.string(), "acc1, acc5 or mean_per_class_recall."),
+    metric=(
+        pa.string(),
+        "acc1, acc5, mean_per_class_recall, or text_recall_at_k and image_recall_at_k for k 1, 5, 10.",
+    ),
+    is_main=(pa.bool_(), "Whether it is the metric that the set is known by."),
     value=(pa.float64(), "The metric, between 0 and 1."),
     low=(pa.float64(), "Lower end of the 95 % bootstrap interval over images."),
     high=(pa.float64(), "Upper end of the 95 % bootstrap interval over images."),
+    seed_deviation=(pa.float64(), "Standard deviation over seeds; null where there is one seed."),
     chance=(pa.float64(), "What guessing would reach."),
+    above_chance=(pa.float64(), "(value - chance) / (1 - chance): 0 is guessing, 1 is perfect."),
     images=(pa.int64(), "Images of the set."),
 )
-
-
+GROUPS = _schema(
+    **CHECKPOINT,
+    group=(pa.string(), "Name of a group of evaluation sets."),
+    sets=(pa.int32(), "Evaluation sets that belong to it."),
+    value=(pa.float64(), "Mean of the main metrics of all of its sets; null where one is missing."),
+    low=(pa.float64(), "Lower end of its 95 % bootstrap interval over the images of each set."),
+    high=(pa.float64(), "Upper end of its 95 % bootstrap interval over the images of each set."),
+    seed_deviation=(pa.float64(), "Standard deviation over seeds; null where there is one seed."),
+    reason=(pa.string(), "Why there is no value; null where there is one."),
+)
+CLASS_RECALLS = _schema(
+    **CHECKPOINT,
+    evaluation_set=(pa.string(), "Name of the evaluation set."),
+    label=(pa.int32(), "Class."),
+    name=(pa.string(), "Its name."),
+    images=(pa.int64(), "Its images."),
+    recall=(pa.float64(), "Share of them that come out right, mean over seeds."),
+)
 DIFFERENCES = _schema(
     crawl=(pa.string(), "Newest crawl of the pool."),
     fraction=(pa.float64(), "Share of the pool trained on."),
@@ -165,10 +222,14 @@ DIFFERENCES = _schema(
     other=(pa.string(), "The method that it is compared with, at the same fraction."),
     evaluation_set=(pa.string(), "Name of the evaluation set."),
     images=(pa.int64(), "Images that both were scored on."),
+    seeds=(pa.int32(), "Trainings of each whose hits are averaged."),
     difference=(pa.float64(), "acc1 of the method minus that of the other, image by image."),
     low=(pa.float64(), "Lower end of its 95 % interval."),
     high=(pa.float64(), "Upper end of its 95 % interval."),
-    p_value=(pa.float64(), "Of a difference at least as large by luck (exact McNemar test)."),
+    p_value=(
+        pa.float64(),
+        "Of a difference at least as large by luck: exact McNemar test, or sign flips with several seeds.",
+    ),
     adjusted_p_value=(pa.float64(), "The same for all comparisons of the crawl together (Holm)."),
 )
 

@@ -1,6 +1,8 @@
 """CLIP models on disk and by name: loaded for use, saved with their sha256."""
 
 import os
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +41,7 @@ class ClipEncoder(dg.ConfigurableResource):
         return create_clip(architecture, seed=0, pretrained=weights)
 
     def path(self, name: str) -> str:
-        """Where the weights of a checkpoint such as `clipcov_checkpoint/crawl-1/f10` are kept."""
+        """Where the weights of a checkpoint such as `clipcov_checkpoint/crawl-1/f10/seed-0` are kept."""
         return str(Path(self.directory) / name / "weights.pt")
 
     def save(self, clip: "ClipModel", name: str) -> SavedWeights:
@@ -54,3 +56,9 @@ class ClipEncoder(dg.ConfigurableResource):
         torch.save(clip.model.state_dict(), unfinished)
         unfinished.replace(path)
         return SavedWeights(str(path), weights_sha256(clip.model))
+
+    def keep_seeds(self, name: str, seeds: Collection[int]) -> None:
+        """Remove the weights that a checkpoint such as `clipcov_checkpoint/crawl-1/f10` had with other seeds."""
+        for folder in (Path(self.directory) / name).glob("seed-*"):
+            if folder.name not in {f"seed-{seed}" for seed in seeds}:
+                shutil.rmtree(folder)

@@ -1,9 +1,13 @@
 """The machine: which device does the arithmetic of models, how exactly, in what batches, and with how many workers."""
 
 import os
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
+
+if TYPE_CHECKING:
+    from clipcov_assets.core.recipe import Execution
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 # A batch of float32 pixels takes about this much; the least and the most pairs it may have.
@@ -15,10 +19,13 @@ class Compute(dg.ConfigurableResource):
     """Chooses device, precision, batch size and worker processes."""
 
     device: str = Field(default="auto", description="`auto` (CUDA when it is there), `cpu`, `cuda` or `cuda:1`.")
+    devices: int | None = Field(
+        default=None, ge=1, description="GPUs that train a model together; with `cuda` all, else one, where not given."
+    )
     precision: str = Field(
         default="auto",
-        description="Of the encoders: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on CUDA (float16 where a "
-        "GPU lacks it), float32 on the CPU.",
+        description="Of encoders and trainings: `float32`, `bfloat16`, `float16` (encoders only), or `auto`: bfloat16 "
+        "on CUDA (where a GPU lacks it, float16 for encoders, float32 for trainings), float32 on the CPU.",
     )
     batch_size: int | None = Field(
         default=None, ge=1, description="Pairs or images encoded at a time; chosen by their size where not given."
@@ -26,9 +33,22 @@ class Compute(dg.ConfigurableResource):
     workers: int | None = Field(
         default=None, ge=1, description="Processes that read and decode; one a core where not given."
     )
-
     savepoint_samples: int = Field(
         default=500_000, ge=1, description="Samples of a training between two savepoints; a killed one loses no more."
+    )
+    image_cache_bytes: int = Field(
+        default=4 * 2**30,
+        ge=0,
+        description="Decoded images that take no more stay on a training's device.",
+    )
+    micro_batch: int | None = Field(
+        default=None, ge=1, description="Pairs of a training's batch that go through the model at once on a device."
+    )
+    checkpoint_activations: bool = Field(
+        default=False, description="Trade speed for memory in a training: compute activations twice."
+    )
+    compile_model: bool = Field(
+        default=False, description="Let torch.compile fuse the model that is trained; worth it for long trainings."
     )
 
     def resolved_device(self) -> str:
@@ -63,6 +83,42 @@ class Compute(dg.ConfigurableResource):
         if self.precision not in PRECISIONS:
             raise ValueError(f"compute.precision is {self.precision!r}: use 'auto' or one of {', '.join(PRECISIONS)}")
         return self.precision
+
+    def resolved_devices(self) -> int:
+        """Processes that train one model together, one a device.
+
+        Raises:
+            ValueError: More GPUs are asked for than there are, or several beside a GPU with a number.
+        """
+        import torch
+
+        device = self.resolved_device()
+        there = torch.cuda.device_count() if device == "cuda" else 1
+        wanted = self.devices or there
+        if device != "cpu" and wanted > there:
+            raise ValueError(f"compute.devices is {wanted} but compute.device {device!r} gives {there}: ask for fewer")
+        return wanted
+
+    def execution(self) -> "Execution":
+        """How a training is run.
+
+        Raises:
+            ValueError: A precision that no training has.
+        """
+        from clipcov_assets.core.recipe import Execution
+
+        precision = self.resolved_precision()
+        if precision == "float16":
+            if self.precision != "auto":
+                raise ValueError("compute.precision is 'float16', which is for encoders only: use 'auto' or 'bfloat16'")
+            precision = "float32"
+        return Execution(
+            device=self.resolved_device(),
+            precision=precision,
+            micro_batch=self.micro_batch,
+            checkpoint_activations=self.checkpoint_activations,
+            compile=self.compile_model,
+        )
 
     def resolved_batch_size(self, image_size: tuple[int, int]) -> int:
         """Images of this height and width to encode at a time."""

@@ -1,53 +1,42 @@
-"""MLflow: one run for each checkpoint, closed FINISHED or FAILED."""
+"""MLflow: one run for each checkpoint, under one run for each crawl and method; nothing fails where MLflow is away."""
 
+import logging
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import dagster as dg
 from pydantic import Field
 
+from resources.tracked_run import OpenRun, Report, RunMissingError, TrackedRun
 
-@dataclass(frozen=True)
-class TrackedRun:
-    """An open MLflow run."""
-
-    client: Any
-    experiment_id: str
-    run_id: str
-    ui: str
-
-    def log_parameters(self, parameters: Mapping[str, object]) -> None:
-        """Record what the run was started with."""
-        for key, value in parameters.items():
-            self.client.log_param(self.run_id, key, value)
-
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Record numbers at a step; curves use samples seen as the step."""
-        for key, value in metrics.items():
-            self.client.log_metric(self.run_id, key, value, step=step)
-
-    def log_curve(self, points: list[tuple[int, dict[str, float]]], *, chunk: int = 500) -> None:
-        """Record (samples seen, metrics) points in few requests."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(key, value, now, step) for step, values in points for key, value in values.items()]
-        for start in range(0, len(metrics), chunk):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + chunk])
-
-    @property
-    def address(self) -> str:
-        """The run's page in MLflow."""
-        return f"{self.ui}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+# What MLflow is told where the environment does not say otherwise. It tries for minutes by default; here a thread tries
+# again by itself.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+SHARED = "clipcov.shared_run"
+SQLITE = "sqlite:///"
+# Within this many seconds a database must be free to write.
+DATABASE_SECONDS = 5.0
+log = logging.getLogger(__name__).warning
+Find = Callable[[Any], Any]
 
 
 class MlflowTracker(dg.ConfigurableResource):
-    """Opens one MLflow run per asset partition, with no global active run."""
+    """Records runs in MLflow, with no global active run.
+
+    Work never fails because of MLflow and hardly waits for it: what is recorded is kept in memory and sent by a thread.
+    """
 
     tracking_uri: str = Field(description="`sqlite:///path` or the address of a tracking server.")
     artifact_directory: str = Field(description="Where a local database keeps artifacts.")
@@ -56,65 +45,212 @@ class MlflowTracker(dg.ConfigurableResource):
         description="Where MLflow is looked at, when its runs are in a database.",
     )
     experiment: str = Field(default="clipcov-assets", description="Name of the MLflow experiment.")
+    every_seconds: float = Field(
+        default=10.0, description="Seconds between two sendings, and between two samples of the machine's load."
+    )
+    patience_seconds: float = Field(
+        default=30.0, description="Longest wait for MLflow in seconds, at the start and at the end of a run."
+    )
 
     @contextmanager
-    def run(self, name: str, tags: Mapping[str, str], *, earlier: str | None = None) -> Iterator[TrackedRun]:
-        """Open a run and close it FINISHED, or FAILED when the block raises.
+    def run(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        parent: tuple[str, str] | None = None,
+        earlier: str | None = None,
+        report: Report = log,
+    ) -> Iterator[TrackedRun]:
+        """Open a run with the machine's load, and close it FINISHED, or FAILED when the block raises.
 
         Args:
             name: Shown in MLflow, such as `clipcov_checkpoint/crawl-1/f10`.
             tags: Dagster's asset, partition and run, so that each side finds the other.
+            parent: Crawl and method whose runs it is shown under.
             earlier: Run of work that was broken off and goes on; a new one is opened where MLflow no longer has it.
+            report: Told when MLflow is away, and what could not be recorded.
         """
-        client = self._client()
-        found = self._earlier(client, earlier)
-        if found is None:
-            found = client.create_run(self._experiment_id(client), run_name=name)
-        client.update_run(found.info.run_id, status="RUNNING")
-        for key, value in tags.items():
-            client.set_tag(found.info.run_id, key, value)
-        run = TrackedRun(client, found.info.experiment_id, found.info.run_id, self._ui())
+
+        def find(client: Any) -> Any:  # noqa: ANN401  (mlflow is imported late)
+            try:
+                found = _known(earlier)(client)
+            except RunMissingError:
+                experiment = self._experiment_id(client)
+                above = {} if parent is None else {"mlflow.parentRunId": _parent(client, experiment, *parent)}
+                return client.create_run(experiment, run_name=name, tags={**tags, **above})
+            client.update_run(found.info.run_id, status="RUNNING")
+            _tag(client, found, tags)
+            return found
+
+        with self._recorded(name, find, report, status="FINISHED", with_load=True, run_id=earlier) as run:
+            yield run
+
+    @contextmanager
+    def shared_run(self, name: str, tags: Mapping[str, str], *, report: Report = log) -> Iterator[TrackedRun]:
+        """Add to the one run of a name, which is made where it is not there yet, and stays FINISHED.
+
+        Args:
+            name: Shown in MLflow, such as `crawl-2 comparison`.
+            tags: Take the place of earlier ones.
+            report: Told when MLflow is away, and what could not be recorded.
+        """
+
+        def find(client: Any) -> Any:  # noqa: ANN401
+            found = _shared(client, self._experiment_id(client), name, tags)
+            _tag(client, found, tags)
+            return found
+
+        with self._recorded(name, find, report) as run:
+            yield run
+
+    @contextmanager
+    def reopen(self, run_id: str | None, *, report: Report = log) -> Iterator[TrackedRun]:
+        """Add to the run of an earlier asset, so that a scorecard joins its checkpoint's run; its status stays.
+
+        Args:
+            run_id: None where the earlier asset could not be recorded; then nothing is, and that is told.
+            report: Told when MLflow is away, and what could not be recorded.
+        """
+        with self._recorded("the earlier run", _known(run_id), report, run_id=run_id) as run:
+            yield run
+
+    def abandon(self, run_id: str | None, *, report: Report = log) -> None:
+        """Close a run as KILLED, whose work was broken off and will not go on."""
+        if run_id is not None:
+            with self._recorded(f"run {run_id}", _known(run_id), report, status="KILLED", run_id=run_id):
+                pass
+
+    @contextmanager
+    def _recorded(
+        self,
+        name: str,
+        find: Find,
+        report: Report,
+        *,
+        status: str | None = None,
+        with_load: bool = False,
+        run_id: str | None = None,
+    ) -> Iterator[TrackedRun]:
+        for key, value in SETTINGS.items():
+            os.environ.setdefault(key, value)
+        # In this thread, since others import at the same time.
+        import mlflow.tracking  # noqa: F401
+
+        run = TrackedRun(
+            name,
+            partial(self._open, find),
+            check=self._check,
+            report=report,
+            every_seconds=self.every_seconds,
+            patience_seconds=self.patience_seconds,
+            with_load=with_load,
+            run_id=run_id,
+        )
         try:
+            run.begin()
             yield run
         except BaseException:
-            client.set_terminated(run.run_id, status="FAILED")
+            run.end(None if status is None else "FAILED")
             raise
-        client.set_terminated(run.run_id, status="FINISHED")
+        run.end(status)
 
-    def abandon(self, run_id: str) -> None:
-        """Close a run whose work was broken off and will not go on; nothing happens where MLflow no longer has it."""
-        client = self._client()
-        if self._earlier(client, run_id) is not None:
-            client.set_terminated(run_id, status="KILLED")
+    def _check(self) -> None:
+        """Raise soon where a local database cannot be written: MLflow itself tries for minutes."""
+        if self.tracking_uri.startswith(SQLITE):
+            path = Path(self.tracking_uri.removeprefix(SQLITE))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(path, timeout=DATABASE_SECONDS)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.rollback()
 
-    def reopen(self, run_id: str) -> TrackedRun:
-        """The run of an earlier asset, so that a scorecard joins its checkpoint's run."""
-        client = self._client()
-        return TrackedRun(client, client.get_run(run_id).info.experiment_id, run_id, self._ui())
-
-    def _earlier(self, client: Any, run_id: str | None) -> Any | None:  # noqa: ANN401
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return None if run_id is None else client.get_run(run_id)
-        except MlflowException:
-            return None
-
-    def _ui(self) -> str:
-        return self.tracking_uri.rstrip("/") if self.tracking_uri.startswith("http") else self.ui
-
-    def _client(self) -> Any:  # noqa: ANN401  (mlflow is imported late)
-        # MLflow collects usage data unless it is told not to.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    def _open(self, find: Find) -> OpenRun:
         from mlflow.tracking import MlflowClient
 
-        if self.tracking_uri.startswith("sqlite:///"):
-            Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(self.tracking_uri)
+        client = MlflowClient(self.tracking_uri)
+        found = find(client)
+        place = urlparse(found.info.artifact_uri)
+        is_here = place.scheme in ("", "file") and not self._by_server
+        return OpenRun(
+            client=client,
+            run_id=found.info.run_id,
+            address=f"{self.address}/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}",
+            artifacts=Path(url2pathname(place.path)) if is_here else None,
+            last_steps={one.key: one.step for one in found.data._metric_objs},
+        )
 
     def _experiment_id(self, client: Any) -> str:  # noqa: ANN401
+        from mlflow.exceptions import MlflowException
+
         found = client.get_experiment_by_name(self.experiment)
         if found is not None:
             return str(found.experiment_id)
-        location = None if self.tracking_uri.startswith("http") else Path(self.artifact_directory).resolve().as_uri()
-        return str(client.create_experiment(self.experiment, artifact_location=location))
+        location = None if self._by_server else Path(self.artifact_directory).resolve().as_uri()
+        try:
+            return str(client.create_experiment(self.experiment, artifact_location=location))
+        except MlflowException:
+            # Another process may have been faster.
+            found = client.get_experiment_by_name(self.experiment)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    @property
+    def _by_server(self) -> bool:
+        return self.tracking_uri.startswith("http")
+
+    @property
+    def address(self) -> str:
+        """Where MLflow is looked at."""
+        return (self.tracking_uri if self._by_server else self.ui).rstrip("/")
+
+
+def _known(run_id: str | None) -> Find:
+    """Find a run by its id."""
+
+    def find(client: Any) -> Any:  # noqa: ANN401
+        from mlflow.exceptions import MlflowException
+
+        if run_id is None:
+            raise RunMissingError("the earlier work was not recorded")
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise RunMissingError(f"MLflow has no run {run_id}") from error
+        if found.info.lifecycle_stage == "deleted":
+            raise RunMissingError(f"run {run_id} was deleted in MLflow")
+        return found
+
+    return find
+
+
+def _parent(client: Any, experiment: str, crawl: str, method: str) -> str:  # noqa: ANN401
+    tags = {"clipcov.crawl": crawl, "clipcov.method": method}
+    return str(_shared(client, experiment, f"{crawl} {method}", tags).info.run_id)
+
+
+def _shared(client: Any, experiment: str, name: str, tags: Mapping[str, str]) -> Any:  # noqa: ANN401
+    """The one run of a name: the oldest, since two processes may make it at once."""
+
+    def oldest() -> Any:  # noqa: ANN401
+        wanted = f"tags.`{SHARED}` = '{name}'"
+        found = client.search_runs([experiment], wanted, max_results=1, order_by=["attributes.start_time ASC"])
+        return found[0] if found else None
+
+    found = oldest()
+    if found is not None:
+        return found
+    made = client.create_run(experiment, run_name=name, tags={**tags, SHARED: name})
+    client.set_terminated(made.info.run_id)
+    found = oldest()
+    if found.info.run_id != made.info.run_id:
+        client.delete_run(made.info.run_id)
+    return found
+
+
+def _tag(client: Any, found: Any, tags: Mapping[str, str]) -> None:  # noqa: ANN401
+    from mlflow.entities import RunTag
+
+    client.log_batch(found.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])

@@ -61,3 +61,16 @@ def evaluation_set(folder: Path, seeds: range, *, classes: int = 4) -> Path:
             add(tar, f"{place:07d}.cls", str(seed % classes).encode())
             add(tar, f"{place:07d}.webp", image(seed))
     return folder
+
+
+def retrieval_set(folder: Path, seeds: range, *, captions: int = 2) -> Path:
+    """Write one retrieval set in CLIP_benchmark's webdataset layout, with some captions an image."""
+    (folder / "test").mkdir(parents=True)
+    (folder / "dataset_type.txt").write_text("retrieval\n")
+    (folder / "test/nshards.txt").write_text("1\n")
+    with tarfile.open(folder / "test/0.tar", "w") as tar:
+        for place, seed in enumerate(seeds):
+            lines = [f"caption {number} of picture {seed}" for number in range(captions)]
+            add(tar, f"s{place:07d}.txt", "\n".join(lines).encode())
+            add(tar, f"s{place:07d}.webp", image(seed))
+    return folder

@@ -148,7 +148,7 @@ def test_a_subset_that_is_not_the_head_of_its_ranking_is_found(store, subset, pa
 
 @pytest.mark.parametrize(("losses", "passed"), [([2.0, 1.0], True), ([2.0, np.nan], False), ([], False)])
 def test_a_loss_that_is_not_finite_is_found(store, losses, passed):
-    rows = {"samples_seen": list(range(len(losses))), "loss": losses}
+    rows = {"seed": [0] * len(losses), "samples_seen": list(range(len(losses))), "loss": losses}
     rows |= {name: [1.0] * len(losses) for name in ("learning_rate", "samples_per_second")}
     store.write("partial_checkpoint", CRAWL, pa.table(rows, schema=CURVE))
     check = checks.loss_check("partial_checkpoint", checks.crawls)
@@ -158,7 +158,7 @@ def test_a_loss_that_is_not_finite_is_found(store, losses, passed):
 @pytest.mark.parametrize(("low", "passed"), [(0.3, True), (0.25, False)])
 def test_a_scorecard_at_chance_is_a_warning_that_names_the_set(store, low, passed):
     row = {"crawl": CRAWL, "method": "random", "fraction": 0.5, "pairs": 5, "evaluation_set": "colours"}
-    row |= {"metric": "acc1", "value": 0.5, "low": low, "high": 0.7, "chance": 0.25, "images": 40}
+    row |= {"metric": "acc1", "is_main": True, "value": 0.5, "low": low, "high": 0.7, "chance": 0.25, "images": 40}
     store.write("random_scores", f"{CRAWL}|f50", pa.Table.from_pylist([row], schema=SCORES))
     found = run(checks.scorecard_check("random"), store, f"{CRAWL}|f50")
     assert found.passed is passed

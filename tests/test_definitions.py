@@ -37,7 +37,7 @@ def test_the_definitions_are_loadable():
     dg.Definitions.validate_loadable(defs())
 
 
-@pytest.mark.parametrize("scale", ["demo", "cc3m", "cc12m"])
+@pytest.mark.parametrize("scale", ["demo", "demo_table3", "cc3m", "cc3m_table2", "cc12m"])
 def test_every_scale_loads(scale):
     program = (
         "import dagster as dg; from clipcov_assets.definitions import defs; dg.Definitions.validate_loadable(defs())"

@@ -124,22 +124,60 @@ def test_every_scorecard_covers_every_image_of_every_set(machine):
             assert scores["acc1"]["chance"] == 0.25
 
 
-def test_mlflow_has_one_finished_run_for_each_checkpoint(machine):
+@pytest.fixture(scope="module")
+def runs(machine):
     client = MlflowClient(machine.resources["tracker"].tracking_uri)
     (experiment,) = [one for one in client.search_experiments() if one.name == "clipcov-assets"]
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    partitions = [(run.data.tags["dagster.asset"], run.data.tags.get("dagster.partition")) for run in runs]
-    trained = 1 + len(CRAWLS) * (1 + sum(len(fractions_of(method)) for method in METHODS))
-    assert len(partitions) == len(set(partitions)) == trained
+    return client.search_runs([experiment.experiment_id], max_results=1000)
+
+
+def test_mlflow_has_one_finished_run_for_each_checkpoint(machine, runs):
+    client = MlflowClient(machine.resources["tracker"].tracking_uri)
+    trained = [run for run in runs if "clipcov.seed" in run.data.tags]
+    partitions = [(run.data.tags["dagster.asset"], run.data.tags.get("dagster.partition")) for run in trained]
+    expected = 1 + len(CRAWLS) * (1 + sum(len(fractions_of(method)) for method in METHODS))
+    assert len(partitions) == len(set(partitions)) == expected
     assert {run.info.status for run in runs} == {"FINISHED"}
     scored = [
-        run for run in runs if run.data.tags.get("clipcov.method") == "clipcov" and "colours/acc1" in run.data.metrics
+        run
+        for run in trained
+        if run.data.tags.get("clipcov.method") == "clipcov" and "colours/acc1" in run.data.metrics
     ]
     assert len(scored) == len(CRAWLS) * len(FRACTIONS)
     for run in scored:
         curve = client.get_metric_history(run.info.run_id, "loss")
         assert curve[-1].step == run.data.metrics["samples_seen"]
-        assert {"seed", "architecture", "batch_size", "epochs", "weights_sha256"} <= set(run.data.params)
+        assert {"seed", "architecture", "batch_size", "epochs", "recipe_hash", "weights_sha256"} <= set(run.data.params)
+        (dataset,) = run.inputs.dataset_inputs
+        partition = run.data.tags["dagster.partition"]
+        assert dataset.dataset.name == f"clipcov_subset/{partition}"
+        assert dataset.dataset.digest == machine.data_version("clipcov_subset", partition)
+        assert [one.path for one in client.list_artifacts(run.info.run_id)] == ["checkpoint", "scorecard"]
+
+
+def test_the_runs_of_a_method_and_crawl_stand_under_one_parent(runs):
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    for run in runs:
+        tags = run.data.tags
+        if tags.get("clipcov.method") == "clipcov" and "clipcov.seed" in tags:
+            assert names[tags["mlflow.parentRunId"]] == f"{tags['clipcov.crawl']} clipcov"
+    assert sum(name == "crawl-2 clipcov" for name in names.values()) == 1
+    assert sum(name == "crawl-2 comparison" for name in names.values()) == 1
+
+
+def test_a_scorecard_tells_under_which_conditions_its_models_were_trained(machine):
+    found = machine.metadata("clipcov_scorecard", "crawl-2|f50")
+    (training,) = machine.store.read("clipcov_trainings", "crawl-2|f50").to_pylist()
+    for name in ("samples_seen", "warmup_share", "max_learning_rate"):
+        assert found[name] == training[name]
+    assert training["warmup_share"] == 0.1
+    assert (training["pairs"], training["devices"], training["device"]) == (49, 1, "cpu")
+
+
+def test_an_average_that_papers_report_stays_empty_and_says_which_sets_are_missing(machine):
+    rows = {row["group"]: row for row in machine.store.read("clipcov_groups", "crawl-2|f50").to_pylist()}
+    assert rows["shift5"]["value"] is None
+    assert "ImageNet-V2" in rows["shift5"]["reason"]
 
 
 def test_the_comparison_holds_every_method_and_fraction(machine):
@@ -148,7 +186,8 @@ def test_the_comparison_holds_every_method_and_fraction(machine):
     assert compared == {(method, fraction) for method in METHODS for fraction in fractions_of(method).values()}
     metadata = machine.metadata("comparison", "crawl-2")
     assert metadata["scorecards_missing"] == 0
-    assert metadata["comparison"].startswith("![accuracy against subset size](data:image/png;base64,")
+    assert metadata["comparison"].startswith("### Accuracy against subset size\n\n![")
+    assert metadata["comparison"].count("](data:image/png;base64,") == 5
     report = (machine.home / "reports/comparison.html").read_text()
     assert "crawl-1" in report
     assert "crawl-2" in report

@@ -11,6 +11,7 @@ from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
 from resources.evaluation_suite import EvaluationSuite
 from resources.export_shelf import ExportShelf
+from resources.head_cache import HeadCache
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 from resources.report_shelf import ReportShelf
@@ -21,7 +22,8 @@ def world(home: Path) -> dict[str, dg.ConfigurableResource]:
     """Every resource of the project, kept in one directory."""
     return {
         "catalog": CrawlCatalog(directory=str(home / "crawls")),
-        "suite": EvaluationSuite(directory=str(home / "eval")),
+        "suite": EvaluationSuite(directory=str(home / "eval"), cache=str(home / "evaluation")),
+        "heads": HeadCache(directory=str(home / "heads")),
         "store": LanceStore(uri=str(home / "lance")),
         "staging": Staging(directory=str(home / "staging")),
         "encoder": ClipEncoder(directory=str(home / "checkpoints")),

@@ -4,6 +4,7 @@ from benchmarks.measure import Benchmark
 from benchmarks.works import (
     complete_ranking,
     embedding,
+    evaluation,
     export,
     first_call,
     growth,
@@ -14,12 +15,15 @@ from benchmarks.works import (
     scores,
     semdedup,
     subset,
+    training,
 )
 
 BENCHMARKS: dict[str, Benchmark] = {
     "ingest": ingest.BENCHMARK,
     "embedding": embedding.BENCHMARK,
     "export": export.BENCHMARK,
+    "evaluation": evaluation.BENCHMARK,
+    "training": training.BENCHMARK,
     "complete_ranking": complete_ranking.BENCHMARK,
     "out_of_core": out_of_core.BENCHMARK,
     "growth": growth.BENCHMARK,

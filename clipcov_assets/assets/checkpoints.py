@@ -1,6 +1,9 @@
 """Subsets become trained CLIP checkpoints, one MLflow run each."""
 
-import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pyarrow as pa
@@ -9,10 +12,10 @@ from pydantic import Field
 from clipcov_assets.assets.groups import CHECKPOINTS, OWNERS, RANKINGS, TRAINING_POOL
 from clipcov_assets.automation import nightly_training
 from clipcov_assets.core.recipe import Recipe
-from clipcov_assets.partitions import crawls, dimension, partitions_of
-from clipcov_assets.pool_tables import load_pairs
-from clipcov_assets.provenance import Input, latest_input, materialized
+from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
+from clipcov_assets.provenance import Input, content_version, latest_input, materialized
 from clipcov_assets.scales import SCALE, code_version
+from clipcov_assets.subset_pairs import FoundPairs, pairs_of_pool
 from clipcov_assets.tables import CURVE, column_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
@@ -20,85 +23,114 @@ from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 from resources.staging import Staging
 
-PARTIAL_RECIPE = dataclasses.replace(SCALE.recipe, epochs=SCALE.partial_epochs, samples_seen=None)
+if TYPE_CHECKING:
+    pass
+
+PARTIAL = "partial"
+PARTIAL_RECIPE = SCALE.recipe.within(f"epochs:{SCALE.partial_epochs}")
+PARTIAL_SEED = SCALE.training_seeds[0]
+SHOWN = (
+    "seed",
+    "pairs",
+    "samples_seen",
+    "epochs",
+    "steps",
+    "warmup_share",
+    "max_learning_rate",
+    "last_learning_rate",
+    "loss",
+    "samples_per_second",
+    "seconds",
+)
 
 
 class TrainingConfig(dg.Config):
     """What can be set when a training is launched by hand."""
 
-    seed: int = Field(default=SCALE.seed, description="Decides the initial weights and the order of the pairs.")
+    seeds: list[int] = Field(
+        default=list(SCALE.training_seeds),
+        min_length=1,
+        description="A model is trained with each of them; it decides the initial weights and the order of the pairs.",
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class Trainer:
-    """The resources of a training, bound together so that every checkpoint asset trains the same way."""
+def trainings_table(method: str) -> str:
+    """Name of the table that says how a method's checkpoints were trained, beside their curves."""
+    return f"{method}_trainings"
 
-    store: LanceStore
-    encoder: ClipEncoder
-    tracker: MlflowTracker
-    compute: Compute
-    staging: Staging
 
-    def train(
-        self,
-        context: dg.AssetExecutionContext,
-        asset: str,
-        *,
-        pairs: pa.Table,
-        recipe: Recipe,
-        seed: int,
-        inputs: list[Input],
-        tags: dict[str, str],
-    ) -> dg.MaterializeResult:
-        """Train on pairs (columns caption and image), and write the weights, curve and MLflow run of one partition."""
-        from clipcov_assets.jobs.train import train_checkpoint
+def train_partition(
+    context: dg.AssetExecutionContext,
+    method: str,
+    *,
+    fraction: float,
+    pairs: FoundPairs,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    inputs: list[Input],
+    store: LanceStore,
+    encoder: ClipEncoder,
+    tracker: MlflowTracker,
+    compute: Compute,
+    staging: Staging,
+) -> dg.MaterializeResult:
+    """Train one partition with each seed, and write its curves and what was trained how."""
+    from clipcov_assets.jobs.train import Trainer, Training, curve_rows, training_rows
 
-        partition = str(context.partition_key)
-        name = f"{asset}/{partition.replace('|', '/')}"
-        dagster_tags = {
+    asset, partition, crawl = f"{method}_checkpoint", str(context.partition_key), dimension(context, "crawl")
+    source = inputs[0]
+    training = Training(
+        name=f"{asset}/{partition.replace('|', '/')}",
+        pairs=pairs,
+        dataset=(f"{source.asset}/{source.partition}", source.data_version, store.uri),
+        architecture=SCALE.architecture,
+        recipe=recipe,
+        tags={
             "dagster.asset": asset,
             "dagster.partition": partition,
             "dagster.run": context.run.run_id,
-        }
-        checkpoint = train_checkpoint(
-            name,
-            pairs,
-            SCALE.architecture,
-            recipe,
-            seed=seed,
-            tags={
-                **dagster_tags,
-                **{f"data_version.{one.asset}": one.data_version for one in inputs},
-                **tags,
-            },
-            encoder=self.encoder,
-            tracker=self.tracker,
-            compute=self.compute,
-            staging=self.staging,
-        )
-        written = self.store.write(asset, partition, checkpoint.curve)
-        summary = checkpoint.summary
-        return materialized(
-            written,
-            checkpoint.weights.sha256[:16],
-            inputs,
-            metadata={
-                "pairs": summary.pairs,
-                "samples_seen": summary.samples_seen,
-                "epochs": summary.epochs,
-                "steps": summary.steps,
-                "final_loss": summary.loss,
-                "samples_per_second": summary.samples_per_second,
-                "seconds": summary.seconds,
-                "architecture": SCALE.architecture,
-                "recipe": dg.MetadataValue.json(dataclasses.asdict(recipe)),
-                "seed": seed,
-                "sha256": checkpoint.weights.sha256,
-                "weights": dg.MetadataValue.path(checkpoint.weights.path),
-                "mlflow": dg.MetadataValue.url(checkpoint.mlflow_address),
-                "mlflow_run_id": checkpoint.mlflow_run_id,
-            },
-        )
+            "clipcov.crawl": crawl,
+            "clipcov.method": method,
+            "clipcov.fraction": f"{fraction:g}",
+            **{f"data_version.{one.asset}": one.data_version for one in inputs},
+        },
+        parent=(crawl, method),
+    )
+    trainer = Trainer(encoder, tracker, compute, staging, report=context.log.info, warn=context.log.warning)
+    checkpoints = trainer.train(training, seeds)
+    curves = curve_rows(checkpoints)
+    trainings = training_rows(checkpoints, training, compute, crawl=crawl, method=method, fraction=fraction)
+    written = store.write(asset, partition, curves)
+    store.write(trainings_table(method), partition, trainings)
+    recorded = [one.mlflow_address for one in checkpoints if one.mlflow_address]
+    return materialized(
+        written,
+        content_version(*(one.weights.sha256 for one in checkpoints)),
+        inputs,
+        metadata={
+            **_means(trainings),
+            "trainings": _shown(trainings),
+            "architecture": SCALE.architecture,
+            "recipe": dg.MetadataValue.json(json.loads(trainings["recipe"][0].as_py())),
+            "recipe_hash": training.recipe_hash,
+            "device": f"{trainings['devices'][0]} x {trainings['device'][0]}, {trainings['precision'][0]}",
+            "sha256": checkpoints[0].weights.sha256,
+            "weights": dg.MetadataValue.path(str(Path(checkpoints[0].weights.path).parents[1])),
+            "mlflow": dg.MetadataValue.url(recorded[0]) if recorded else "MLflow could not be reached",
+        },
+    )
+
+
+def _means(trainings: pa.Table) -> dict[str, float]:
+    """Numbers that Dagster plots, means over the seeds."""
+    names = [name for name in SHOWN if name != "seed"]
+    return {"seeds": len(trainings), **{name: float(trainings[name].to_numpy().mean()) for name in names}}
+
+
+def _shown(trainings: pa.Table) -> dg.TableMetadataValue:
+    rows = trainings.select(SHOWN).to_pylist()
+    schema = dg.TableSchema.from_name_type_dict(dict.fromkeys(SHOWN, "float"))
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
 
 
 @dg.asset(
@@ -108,14 +140,13 @@ class Trainer:
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     tags={"clipcov/stage": "train", "clipcov/method": "c_rho"},
-    code_version=code_version(1, SCALE.architecture, PARTIAL_RECIPE),
+    code_version=code_version(2, SCALE.architecture, PARTIAL_RECIPE),
     automation_condition=nightly_training,
     pool=TRAINING_POOL,
     metadata={"dagster/column_schema": column_schema(CURVE)},
 )
 def partial_checkpoint(
     context: dg.AssetExecutionContext,
-    config: TrainingConfig,
     store: LanceStore,
     encoder: ClipEncoder,
     tracker: MlflowTracker,
@@ -128,16 +159,19 @@ def partial_checkpoint(
     The table beside the weights is the training curve.
     """
     crawl = context.partition_key
-    pairs = load_pairs(store, crawl, ["caption", "image"])
-    inputs = [latest_input(context, asset, crawl) for asset in ("pool", "raw_pairs")]
-    return Trainer(store, encoder, tracker, compute, staging).train(
+    return train_partition(
         context,
-        "partial_checkpoint",
-        pairs=pairs,
+        PARTIAL,
+        fraction=1.0,
+        pairs=pairs_of_pool(store, crawl),
         recipe=PARTIAL_RECIPE,
-        seed=config.seed,
-        inputs=inputs,
-        tags={"clipcov.crawl": crawl},
+        seeds=[PARTIAL_SEED],
+        inputs=[latest_input(context, asset, crawl) for asset in ("pool", "raw_pairs")],
+        store=store,
+        encoder=encoder,
+        tracker=tracker,
+        compute=compute,
+        staging=staging,
     )
 
 
@@ -152,14 +186,15 @@ def checkpoint_asset(method: str) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"pytorch", "mlflow"},
         tags={"clipcov/stage": "train", "clipcov/method": method},
-        code_version=code_version(1, SCALE.architecture, SCALE.recipe),
+        code_version=code_version(2, SCALE.architecture, SCALE.recipe),
         automation_condition=nightly_training,
         pool=TRAINING_POOL,
         metadata={"dagster/column_schema": column_schema(CURVE)},
         description=(
             f"A CLIP trained from scratch on {'the whole pool' if method == 'full' else f'the {method} subset'}.\n\n"
-            "Every method is trained with the same architecture, recipe and seed, so that scorecards differ by the "
-            "pairs alone. The table beside the weights is the training curve; MLflow has one run for each partition."
+            "Every method is trained with the same architecture, recipe and seeds, so that scorecards differ by the "
+            "pairs alone. The table beside the weights is the training curve; MLflow has one run for each seed of a "
+            "partition. Look at the share of the warm-up: a training that never leaves it is not worth comparing."
         ),
     )
     def checkpoint(
@@ -171,19 +206,21 @@ def checkpoint_asset(method: str) -> dg.AssetsDefinition:
         compute: Compute,
         staging: Staging,
     ) -> dg.MaterializeResult:
-        crawl, fraction = dimension(context, "crawl"), dimension(context, "fraction")
-        uid = store.read(f"{method}_subset", context.partition_key, ["uid"])["uid"]
-        pairs = load_pairs(store, crawl, ["caption", "image"], uid=uid)
-        inputs = [latest_input(context, f"{method}_subset", context.partition_key)]
-        tags = {"clipcov.crawl": crawl, "clipcov.method": method, "clipcov.fraction": fraction}
-        return Trainer(store, encoder, tracker, compute, staging).train(
+        crawl, partition = dimension(context, "crawl"), context.partition_key
+        uid = store.read(f"{method}_subset", partition, ["uid"])["uid"]
+        return train_partition(
             context,
-            f"{method}_checkpoint",
-            pairs=pairs,
+            method,
+            fraction=fractions_of(method)[dimension(context, "fraction")],
+            pairs=pairs_of_pool(store, crawl, uid),
             recipe=SCALE.recipe,
-            seed=config.seed,
-            inputs=inputs,
-            tags=tags,
+            seeds=config.seeds,
+            inputs=[latest_input(context, f"{method}_subset", partition)],
+            store=store,
+            encoder=encoder,
+            tracker=tracker,
+            compute=compute,
+            staging=staging,
         )
 
     return checkpoint

@@ -1,39 +1,62 @@
 """All scorecards of a crawl become one comparison: table, curves, report."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from clipcov_assets.assets.checkpoints import trainings_table
 from clipcov_assets.assets.groups import OWNERS, SCORECARDS
-from clipcov_assets.assets.scorecards import scores_table
+from clipcov_assets.assets.scorecards import class_recalls_table, groups_table, scores_table
 from clipcov_assets.automation import when_inputs_change
-from clipcov_assets.core import METHODS
 from clipcov_assets.core.metrics import adjusted_p_values, paired_difference
-from clipcov_assets.export.charts import accuracy_curves
+from clipcov_assets.core.suite import CLASSIFICATION
+from clipcov_assets.export.charts import pictures
+from clipcov_assets.export.comparison_tables import ComparisonTables
 from clipcov_assets.export.differences import differences_markdown
+from clipcov_assets.export.markdown import comparison_markdown, pictures_markdown
 from clipcov_assets.export.report import html_report
-from clipcov_assets.export.scoreboard import comparison_markdown
+from clipcov_assets.methods import COMPARED
 from clipcov_assets.partitions import crawl_order, crawls, fraction_key, fractions_of, of_crawl, the_crawl
 from clipcov_assets.provenance import content_version, latest_input, materialized
 from clipcov_assets.scales import SCALE
-from clipcov_assets.tables import DIFFERENCES, SCORES, column_schema
+from clipcov_assets.tables import (
+    CHECKPOINT,
+    CLASS_RECALLS,
+    CURVE,
+    DIFFERENCES,
+    GROUPS,
+    SCORES,
+    TRAININGS,
+    column_schema,
+    schema_of,
+)
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 from resources.report_shelf import ReportShelf
 
+# Tables of a comparison, one a crawl: what it is made from, gathered over methods and fractions.
+COMPARISON = "comparison"
+GATHERED = {
+    COMPARISON: (scores_table, SCORES),
+    "groups": (groups_table, GROUPS),
+    "trainings": (trainings_table, TRAININGS),
+    "class_recalls": (class_recalls_table, CLASS_RECALLS),
+}
+CURVES = schema_of(CHECKPOINT, CURVE)
+
 
 @dg.asset(
     partitions_def=crawls,
-    deps=[dg.AssetDep(f"{method}_scorecard", partition_mapping=the_crawl) for method in METHODS],
+    deps=[dg.AssetDep(f"{method}_scorecard", partition_mapping=the_crawl) for method in COMPARED],
     group_name=SCORECARDS,
     owners=OWNERS,
     kinds={"lancedb", "polars"},
     tags={"clipcov/stage": "compare"},
-    code_version="2",
+    code_version="3",
     automation_condition=when_inputs_change,
     metadata={"dagster/column_schema": column_schema(SCORES)},
 )
@@ -42,48 +65,79 @@ def comparison(
 ) -> dg.MaterializeResult:
     """Which method keeps most of the full pool's accuracy, and with how few pairs.
 
-    One table over methods and fractions with 95 % intervals, accuracy against subset size as curves, the smallest
-    fraction that reaches 90 % of the full pool's accuracy, and which differences to ClipCov are real and which are
-    noise, image by image. It compares every scorecard that the crawl has so far and says which are missing. The HTML
-    report holds all crawls.
+    Scores of methods and fractions with 95 % intervals, accuracy against subset size and against cost, the share of
+    the full pool's accuracy that each subset keeps, which differences to ClipCov are real and which are noise, image
+    by image, and how each model was trained. It compares every scorecard that the crawl has so far and says how many
+    are missing. The HTML report holds all crawls.
     """
     crawl = context.partition_key
-    wanted = [(method, fraction) for method in METHODS for fraction in fractions_of(method)]
+    wanted = [(method, fraction) for method in COMPARED for fraction in fractions_of(method)]
     present = [one for one in wanted if store.exists(scores_table(one[0]), of_crawl(crawl, one[1]))]
     if not present:
         raise dg.Failure(f"{crawl} has no scorecard yet: materialize scorecards of it first", allow_retries=False)
-    rows = pa.concat_tables(
-        [store.read(scores_table(method), of_crawl(crawl, fraction)) for method, fraction in present]
-    )
-    written = store.write("comparison", crawl, rows)
-    differences = _differences(store, crawl)
-    store.write("differences", crawl, differences)
-    scores = _of_all_crawls(context, store, "comparison")
-    picture = accuracy_curves(scores, crawl)
-    links = {"Dagster": f"{shelf.dagster_ui}/assets/comparison", "MLflow": tracker.ui}
-    page = html_report(scores, _of_all_crawls(context, store, "differences"), links=links)
-    report = shelf.write("comparison.html", page.encode())
+    gathered = {
+        name: pa.concat_tables(store.read(table(method), of_crawl(crawl, fraction)) for method, fraction in present)
+        for name, (table, _) in GATHERED.items()
+    }
+    gathered |= {"curves": _curves(store, crawl, present), "differences": _differences(store, crawl)}
+    written = {name: store.write(name, crawl, rows) for name, rows in gathered.items()}
+    tables = _tables(context, store)
+    drawn = pictures(tables, crawl)
+    text = f"{pictures_markdown(drawn)}\n\n{comparison_markdown(tables, crawl)}"
+    links = {"Dagster": f"{shelf.dagster_ui}/assets/comparison", "MLflow": tracker.address}
+    report = shelf.write("comparison.html", html_report(tables, links=links).encode())
+    with tracker.shared_run(
+        f"{crawl} comparison",
+        {"dagster.asset": COMPARISON, "dagster.partition": crawl, "dagster.run": context.run.run_id},
+        report=context.log.warning,
+    ) as run:
+        for name, picture in drawn.items():
+            run.log_picture(picture, f"pictures/{name}.png")
+        run.log_text(comparison_markdown(tables, crawl), "comparison.md")
     inputs = [latest_input(context, f"{method}_scorecard", of_crawl(crawl, fraction)) for method, fraction in present]
     return materialized(
-        written,
-        content_version(rows, differences),
+        written[COMPARISON],
+        content_version(gathered[COMPARISON], gathered["differences"]),
         inputs,
         metadata={
-            "comparison": dg.MetadataValue.md(f"{_inline(picture)}\n\n{comparison_markdown(scores, crawl)}"),
-            "differences": dg.MetadataValue.md(differences_markdown(pl.DataFrame(differences), crawl)),
-            "curves": dg.MetadataValue.path(shelf.write(f"curves-{crawl}.png", picture)),
+            "comparison": dg.MetadataValue.md(text),
+            "differences": dg.MetadataValue.md(differences_markdown(tables.differences, crawl)),
+            **{
+                name: dg.MetadataValue.path(shelf.write(f"{name}-{crawl}.png", picture))
+                for name, picture in drawn.items()
+            },
             "report": dg.MetadataValue.path(report),
+            "mlflow": dg.MetadataValue.url(run.address) if run.address else "MLflow could not be reached",
             "scorecards": len(present),
             "scorecards_missing": len(wanted) - len(present),
-            **_numbers(rows),
+            **_numbers(gathered[COMPARISON]),
         },
     )
 
 
-def _of_all_crawls(context: dg.AssetExecutionContext, store: LanceStore, table: str) -> pl.DataFrame:
-    """A table of every crawl that has been compared so far, oldest first."""
+def _curves(store: LanceStore, crawl: str, present: list[tuple[str, str]]) -> pa.Table:
+    """The learning curves behind a crawl's scorecards, with what each was trained on."""
+    curves = []
+    for method, fraction in present:
+        curve = store.read(f"{method}_checkpoint", of_crawl(crawl, fraction))
+        for name, value in (("fraction", fractions_of(method)[fraction]), ("method", method), ("crawl", crawl)):
+            curve = curve.add_column(0, name, pa.repeat(value, len(curve)))
+        curves.append(curve)
+    return pa.concat_tables(curves).cast(CURVES)
+
+
+def _tables(context: dg.AssetExecutionContext, store: LanceStore) -> ComparisonTables:
+    """The tables of every crawl that has been compared so far, oldest first."""
+    schemas = {name: schema for name, (_, schema) in GATHERED.items()} | {"curves": CURVES, "differences": DIFFERENCES}
     known = sorted(crawls.get_partition_keys(dynamic_partitions_store=context.instance), key=crawl_order)
-    return pl.DataFrame(pa.concat_tables([store.read(table, crawl) for crawl in known if store.exists(table, crawl)]))
+    found = {}
+    for name, schema in schemas.items():
+        stored = [store.read(name, crawl) for crawl in known if store.exists(name, crawl)]
+        current = [rows for rows in stored if rows.schema.names == schema.names]
+        if len(current) < len(stored):
+            context.log.warning(f"{name} of {len(stored) - len(current)} crawls is of an earlier version, left out")
+        found[name] = pl.DataFrame(pa.concat_tables(current))
+    return ComparisonTables(scores=found.pop(COMPARISON), **found)
 
 
 def _differences(store: LanceStore, crawl: str) -> pa.Table:
@@ -98,21 +152,22 @@ def _differences(store: LanceStore, crawl: str) -> pa.Table:
 def _paired(store: LanceStore, crawl: str) -> Iterator[dict[str, Any]]:
     for fraction, share in fractions_of("clipcov").items():
         hits = _hits(store, crawl, fraction)
-        for other in METHODS:
+        for other in COMPARED:
             for name, theirs in hits.get(other, {}).items():
                 ours = hits.get("clipcov", {}).get(name)
                 # Two scorecards of different images, one made before the set was changed, cannot be paired.
                 if other == "clipcov" or ours is None or not ours.select("key").equals(theirs.select("key")):
                     continue
-                hit, other_hit = (one["hit"].to_numpy() for one in (ours, theirs))
-                found = paired_difference(hit, other_hit, seed=SCALE.seed)
+                hits_of_seeds, other_hits = (np.stack(one["hit"].to_list()).T for one in (ours, theirs))
+                found = paired_difference(hits_of_seeds, other_hits, seed=SCALE.seed)
                 yield {
                     "crawl": crawl,
                     "fraction": share,
                     "method": "clipcov",
                     "other": other,
                     "evaluation_set": name,
-                    "images": len(hit),
+                    "images": len(ours),
+                    "seeds": min(len(hits_of_seeds), len(other_hits)),
                     "difference": found.value,
                     "low": found.low,
                     "high": found.high,
@@ -121,26 +176,29 @@ def _paired(store: LanceStore, crawl: str) -> Iterator[dict[str, Any]]:
 
 
 def _hits(store: LanceStore, crawl: str, fraction: str) -> dict[str, dict[str, pl.DataFrame]]:
-    """Method -> evaluation set -> key and hit of every image, by key; methods without a scorecard are left out."""
+    """Method -> evaluation set -> key and hits of every image, one a seed, by key; of the methods with a scorecard."""
+    columns = ["evaluation_set", "seed", "task", "key", "rank_of_label"]
     hits = {}
-    for method in METHODS:
+    for method in COMPARED:
         partition = of_crawl(crawl, fraction)
         if fraction in fractions_of(method) and store.exists(f"{method}_scorecard", partition):
-            stored = store.read(f"{method}_scorecard", partition, ["evaluation_set", "key", "rank_of_label"])
-            rows = pl.DataFrame(stored).with_columns(hit=pl.col("rank_of_label") == 0).sort("key")
-            sets = rows.partition_by("evaluation_set", as_dict=True)
+            rows = pl.DataFrame(store.read(f"{method}_scorecard", partition, columns))
+            by_image = (
+                rows.filter(pl.col("task") == CLASSIFICATION)
+                .sort("seed")
+                .group_by("evaluation_set", "key", maintain_order=True)
+                .agg(hit=pl.col("rank_of_label") == 0)
+                .sort("key")
+            )
+            sets = by_image.partition_by("evaluation_set", as_dict=True)
             hits[method] = {str(name): found for (name,), found in sets.items()}
     return hits
 
 
-def _inline(picture: bytes) -> str:
-    """A picture that Dagster shows: it has no type for pictures, but Markdown may hold one."""
-    return f"![accuracy against subset size](data:image/png;base64,{base64.b64encode(picture).decode()})"
-
-
 def _numbers(rows: pa.Table) -> dict[str, float]:
-    """acc1 of each method, fraction and set as a number of its own, so that Dagster plots it over crawls."""
-    wanted = [row for row in rows.to_pylist() if row["metric"] == "acc1"]
+    """The main metric of each method, fraction and set as a number of its own, so that Dagster plots it over crawls."""
     return {
-        f"acc1/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": row["value"] for row in wanted
+        f"{row['metric']}/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": row["value"]
+        for row in rows.to_pylist()
+        if row["is_main"]
     }

@@ -9,6 +9,7 @@ from clipcov_assets.automation import on_arrival, once_pairs_are_there
 from clipcov_assets.partitions import crawl_order, crawls
 from clipcov_assets.provenance import Input, latest_input, provenance_table
 from clipcov_assets.scales import SCALE, PretrainedProxy, TrainedProxy, code_version
+from clipcov_assets.subset_pairs import pairs_of_crawl
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
@@ -25,7 +26,7 @@ IS_TRAINED = isinstance(SCALE.proxy, TrainedProxy)
     owners=OWNERS,
     kinds={"pytorch"},
     tags={"clipcov/stage": "proxy"},
-    code_version=code_version(1, SCALE.proxy),
+    code_version=code_version(2, SCALE.proxy),
     automation_condition=once_pairs_are_there if IS_TRAINED else on_arrival,
     pool=TRAINING_POOL,
 )
@@ -64,30 +65,33 @@ def _trained(
     compute: Compute,
     staging: Staging,
 ) -> dg.MaterializeResult:
-    from clipcov_assets.jobs.train import train_checkpoint
+    from clipcov_assets.jobs.train import Trainer, Training
 
     crawl = _oldest_crawl(context)
-    checkpoint = train_checkpoint(
-        NAME,
-        store.read("raw_pairs", crawl, ["caption", "image"]),
-        proxy.architecture,
-        proxy.recipe,
-        seed=proxy.seed,
-        tags={"dagster.asset": NAME, "dagster.run": context.run.run_id},
-        encoder=encoder,
-        tracker=tracker,
-        compute=compute,
-        staging=staging,
+    source = latest_input(context, "raw_pairs", crawl)
+    training = Training(
+        name=NAME,
+        pairs=pairs_of_crawl(store, crawl),
+        dataset=(f"raw_pairs/{crawl}", source.data_version, store.uri),
+        architecture=proxy.architecture,
+        recipe=proxy.recipe,
+        tags={"dagster.asset": NAME, "dagster.run": context.run.run_id, "data_version.raw_pairs": source.data_version},
     )
+    (checkpoint,) = Trainer(
+        encoder, tracker, compute, staging, report=context.log.info, warn=context.log.warning
+    ).train(training, [proxy.seed])
+    saved = encoder.save(encoder.load(proxy.architecture, checkpoint.weights.path), NAME)
     return _result(
         proxy.architecture,
-        checkpoint.weights.sha256,
-        (latest_input(context, "raw_pairs", crawl),),
+        saved.sha256,
+        (source,),
         {
             "source": f"trained on {crawl}",
             "samples_seen": checkpoint.summary.samples_seen,
             "final_loss": checkpoint.summary.loss,
-            "mlflow": dg.MetadataValue.url(checkpoint.mlflow_address),
+            "mlflow": dg.MetadataValue.url(checkpoint.mlflow_address)
+            if checkpoint.mlflow_address
+            else "MLflow could not be reached",
         },
     )
 

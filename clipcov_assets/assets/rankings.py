@@ -7,12 +7,13 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from clipcov_assets.assets.checkpoints import PARTIAL, trainings_table
 from clipcov_assets.assets.groups import OWNERS, RANKINGS
 from clipcov_assets.automation import when_inputs_change
-from clipcov_assets.core import METHODS, Pool, Ranking
+from clipcov_assets.core import Pool, Ranking
 from clipcov_assets.core.greedy import ClassRankings, accelerator, merge_class_rankings, rank_classes
 from clipcov_assets.core.selection.semdedup import EPSILONS, epsilon_curve
-from clipcov_assets.core.similarity import clip_scores
+from clipcov_assets.methods import COMPARED
 from clipcov_assets.partitions import (
     class_shards,
     crawl_by_shard,
@@ -21,9 +22,10 @@ from clipcov_assets.partitions import (
     of_crawl,
     the_crawl,
 )
-from clipcov_assets.pool_tables import PooledClasses, load_pairs, load_pool, places_of
+from clipcov_assets.pool_tables import PooledClasses, load_pool, places_of
 from clipcov_assets.provenance import Input, content_version, latest_input, materialized
 from clipcov_assets.scales import SCALE, code_version
+from clipcov_assets.subset_pairs import pairs_of_pool
 from clipcov_assets.tables import CLASS_RANKING, column_schema, ranking_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
@@ -80,7 +82,7 @@ def clipcov_class_ranking(
 
 def ranking_asset(method: str) -> dg.AssetsDefinition:
     """The ranking of one method as an asset."""
-    extra = [asset for column in METHODS[method].reads for asset in OPTIONAL_COLUMNS.get(column, ())]
+    extra = [asset for column in COMPARED[method].reads for asset in OPTIONAL_COLUMNS.get(column, ())]
     source = dg.AssetDep("clipcov_class_ranking", partition_mapping=the_crawl) if method == "clipcov" else "pool"
 
     @dg.asset(
@@ -93,10 +95,10 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
         tags={"clipcov/stage": "rank", "clipcov/method": method},
         code_version=code_version(1, SCALE.method_parameters.get(method), SCALE.seed),
         automation_condition=when_inputs_change,
-        metadata={"dagster/column_schema": column_schema(ranking_schema(METHODS[method].reasons))},
+        metadata={"dagster/column_schema": column_schema(ranking_schema(COMPARED[method].reasons))},
         description=(
             f"Every pair of the pool in the order in which {method} picks it, with the gain of each pick.\n\n"
-            f"{METHODS[method].summary} Every subset size is a head of this order; equal gains go to the smaller uid."
+            f"{COMPARED[method].summary} Every subset size is a head of this order; equal gains go to the smaller uid."
         ),
     )
     def ranking(
@@ -106,9 +108,9 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
         if method == "clipcov":
             rows, ranked, inputs = _merged(context, store, crawl)
         else:
-            pool = _pool(METHODS[method].reads, store, crawl, encoder, compute)
-            ranked = METHODS[method](pool, len(pool), seed=SCALE.seed, **_own_parameters(method))
-            rows = _ranking_table(pa.array(pool.uid), ranked, METHODS[method].reasons)
+            pool = _pool(COMPARED[method].reads, store, crawl, encoder, compute)
+            ranked = COMPARED[method](pool, len(pool), seed=SCALE.seed, **_own_parameters(method))
+            rows = _ranking_table(pa.array(pool.uid), ranked, COMPARED[method].reasons)
             inputs = [latest_input(context, asset, crawl) for asset in ("pool", *extra)]
         written = store.write(f"{method}_ranking", crawl, rows)
         return materialized(
@@ -134,15 +136,24 @@ def _own_parameters(method: str) -> dict[str, Any]:
 
 def _pool(columns: tuple[str, ...], store: LanceStore, crawl: str, encoder: ClipEncoder, compute: Compute) -> Pool:
     """The pool with the columns that a method reads."""
-    from clipcov_assets.jobs.embed import embed_pairs
+    from clipcov_assets.core.encoding import preparation
+    from clipcov_assets.jobs.embed import PairEncoder
+    from clipcov_assets.jobs.training_pairs import TrainingPairs, clip_scores_of
 
     pool = load_pool(store, crawl, [column for column in columns if column != "partial_clip_score"])
     if "partial_clip_score" not in columns:
         return pool
-    clip = encoder.load(SCALE.architecture, encoder.path(f"partial_checkpoint/{crawl}"))
-    pairs = load_pairs(store, crawl, ["caption", "image"])
+    weights = store.read(trainings_table(PARTIAL), crawl, ["weights"])["weights"][0].as_py()
+    model = PairEncoder.on(compute, encoder.load(SCALE.architecture, weights))
+    pairs = TrainingPairs(
+        pairs_of_pool(store, crawl),
+        preparation(model.clip),
+        workers=compute.resolved_workers(),
+        cache_bytes=0,
+        device=model.device,
+    )
     scores = np.empty(len(pool))
-    scores[pool.by_uid] = clip_scores(*embed_pairs(clip, pairs, compute))
+    scores[pool.by_uid] = clip_scores_of(model, pairs)
     return dataclasses.replace(pool, partial_clip_score=scores)
 
 

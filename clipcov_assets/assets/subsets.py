@@ -9,19 +9,19 @@ import pyarrow.compute as pc
 
 from clipcov_assets.assets.groups import OWNERS, SUBSETS
 from clipcov_assets.automation import when_inputs_change
-from clipcov_assets.core import METHODS
 from clipcov_assets.core.covariance import cross_covariance, cross_covariance_error
 from clipcov_assets.core.subset import subset_sums
 from clipcov_assets.export.gallery import gallery_markdown
+from clipcov_assets.methods import COMPARED
 from clipcov_assets.partitions import dimension, fractions_of, of_crawl, partitions_of, the_crawl
 from clipcov_assets.pool_tables import (
     POOL_PRODUCTS,
     PooledClasses,
     load_cross_products,
-    load_pairs,
     pooled_crawls,
 )
 from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.subset_pairs import pairs_of_pool
 from clipcov_assets.tables import RANKING, column_schema
 from resources.lance_store import LanceStore
 
@@ -107,7 +107,7 @@ def _quality(store: LanceStore, crawl: str, uid: pa.ChunkedArray) -> dict[str, o
 
 def _implied_threshold(method: str, rows: pa.Table) -> dict[str, float]:
     """The threshold with which the method, run as its authors do, would have kept this subset."""
-    threshold = METHODS[method].threshold
+    threshold = COMPARED[method].threshold
     if threshold is None:
         return {}
     name, implied = threshold
@@ -117,7 +117,8 @@ def _implied_threshold(method: str, rows: pa.Table) -> dict[str, float]:
 def _first_picks(store: LanceStore, crawl: str, uid: pa.ChunkedArray) -> dg.MarkdownMetadataValue:
     """Thumbnails and captions of the first picks, in the order of the ranking."""
     first = uid.slice(0, SHOWN_PAIRS)
-    pairs = {row["uid"]: row for row in load_pairs(store, crawl, ["caption", "image"], uid=first).to_pylist()}
+    found = pairs_of_pool(store, crawl, first)
+    pairs = {row["uid"]: row for row in found.read(np.arange(len(found)), ["uid", "caption", "image"]).to_pylist()}
     shown = [pairs[one] for one in first.to_pylist()]
     return dg.MetadataValue.md(gallery_markdown((one["image"], one["caption"]) for one in shown))
 
@@ -126,7 +127,7 @@ def _overlaps(store: LanceStore, method: str, crawl: str, uid: pa.ChunkedArray) 
     """Share of the subset that each other method, where it has a ranking of this crawl, would pick at this size."""
     if method == "full":
         return {}
-    others = [name for name in METHODS if name not in (method, "full") and store.exists(f"{name}_ranking", crawl)]
+    others = [name for name in COMPARED if name not in (method, "full") and store.exists(f"{name}_ranking", crawl)]
     return {f"overlap/{name}": round(_shared(store, name, crawl, uid) / len(uid), 4) for name in others}
 
 

@@ -1,1 +1,1 @@
-"""What goes out for people to read: the scoreboard, the curves and the report."""
+"""What goes out: the scoreboard, the pictures and the report for people; subsets as files for other tools."""

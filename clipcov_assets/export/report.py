@@ -1,32 +1,20 @@
 """The comparison of every crawl as one HTML page that needs nothing beside it.
 
-A table of scores enters; a page with inline style and embedded pictures leaves. It holds no date and no
-path of its own, so equal scores give an equal page.
+Tables enter; a page with inline style and embedded pictures leaves. It holds no date and no path of its own, so
+equal tables give an equal page.
 """
 
 import base64
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from clipcov_assets.core.metrics import Estimate
-from clipcov_assets.export.charts import accuracy_curves
-from clipcov_assets.export.differences import EXPLANATION as EXPLANATION_OF_DIFFERENCES
-from clipcov_assets.export.differences import differences_in_words
-from clipcov_assets.export.standings import (
-    ABSENT,
-    Standing,
-    Standings,
-    newest_first,
-    percent,
-    printable,
-    show,
-    smallest_fraction_reaching,
-    standings_of,
-)
-
-METRICS = {"acc1": "acc1", "acc5": "acc5", "mean_per_class_recall": "per-class recall"}
+from clipcov_assets.export.charts import PICTURES, pictures
+from clipcov_assets.export.comparison_tables import ComparisonTables
+from clipcov_assets.export.differences import differences_in_words, explanation_of
+from clipcov_assets.export.standings import newest_first, printable, standings_of
+from clipcov_assets.export.summary import Cell, Row, Table, metric_tables, summary
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --soft: #5c6875; --line: #d9dee4; --page: #f6f7f9;
@@ -53,10 +41,16 @@ th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; padding-left: .25rem; }
 thead th[colspan] { text-align: center; color: var(--ink); border-bottom: 1px solid var(--line); }
 thead tr:last-child th { border-bottom: 1px solid var(--line); }
+th small { font-weight: 400; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--card); }
 tbody tr.first td { border-top: 1px solid var(--line); }
 tbody tr.bound td { background: var(--mark); border-top: 1px solid var(--line);
   border-bottom: 1px solid var(--line); }
 small { color: var(--soft); font-size: .92em; margin-left: .3em; }
+figure { margin: 0; }
+figcaption, .note { color: var(--soft); font-size: .92rem; max-width: 48rem; margin: .5rem 0 .75rem; }
+details { margin: 1.75rem 0 .5rem; }
+summary { cursor: pointer; font-weight: 600; }
 .soft { color: var(--soft); }
 """
 
@@ -64,31 +58,32 @@ EXPLANATION = """
 <section><h2>How to read this</h2>
 <p><b>Interval.</b> The range in brackets holds 95 % of the values that come out when the images of the
 evaluation set are drawn again and again with replacement. It says how much the choice of images matters;
-it does not say what another training seed would give.</p>
-<p><b>Chance</b> is what guessing among the classes reaches. <b>Full</b> is the checkpoint trained on the
+it does not say what another training seed would give. Where several seeds were trained, values are means over them
+and the number after ± is their standard deviation, which says little when there are two or three.</p>
+<p><b>Main metric</b> is the one that a set is known by: acc1, or another where it is named.
+<b>Chance</b> is what guessing reaches. <b>Full</b> is the checkpoint trained on the
 whole pool, the level that a subset tries to keep with fewer pairs.</p>
-<p><b>Bold</b> is the highest acc1 among the methods at one size. Where intervals overlap, the order of two
-methods may be luck.</p></section>
+<p><b>Bold</b> is the highest main metric among the methods at one size. Where intervals overlap, the order of two
+methods may be luck; the paired comparison says more, because it looks at the same images.</p></section>
 """
 
 
-def html_report(scores: pl.DataFrame, differences: pl.DataFrame, *, links: Mapping[str, str]) -> str:
-    """Write the page: for each crawl, newest first, the curves, all scores, what is real, the smallest good fractions.
+def html_report(tables: ComparisonTables, *, links: Mapping[str, str]) -> str:
+    """Write the page: for each crawl, newest first, the pictures, all tables, and which differences are real.
 
     Args:
-        scores: One row a (crawl, method, fraction, evaluation_set, metric).
-        differences: One row a (crawl, fraction, method, other, evaluation_set).
+        tables: Rows of all crawls; what only some crawls have is shown for those.
         links: Text -> address, shown below the title.
     """
-    crawls = newest_first(scores["crawl"].unique().to_list())
+    crawls = newest_first(tables.scores["crawl"].unique().to_list())
     anchors = [(crawl, f"#crawl-{number}") for number, crawl in enumerate(crawls)]
-    sections = (_section(scores, differences, crawl, anchor=f"crawl-{number}") for number, crawl in enumerate(crawls))
+    sections = (_section(tables, crawl, anchor=f"crawl-{number}") for number, crawl in enumerate(crawls))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>ClipCov scorecards</title>\n<style>{STYLE}</style></head>\n<body>\n"
         "<h1>How small may the subset be?</h1>\n"
-        '<p class="soft">Zero-shot accuracy of CLIP models trained on subsets of each crawl\'s pool.</p>\n'
+        '<p class="soft">Zero-shot scores of CLIP models trained on subsets of each crawl\'s pool.</p>\n'
         f"{_navigation([*links.items(), *anchors])}\n{''.join(sections)}{EXPLANATION}</body></html>\n"
     )
 
@@ -98,91 +93,65 @@ def _navigation(links: Sequence[tuple[str, str]]) -> str:
     return f"<nav>{''.join(items)}</nav>"
 
 
-def _section(scores: pl.DataFrame, differences: pl.DataFrame, crawl: str, *, anchor: str) -> str:
-    standings = standings_of(scores, crawl)
-    picture = base64.b64encode(accuracy_curves(scores, crawl)).decode()
+def _section(tables: ComparisonTables, crawl: str, *, anchor: str) -> str:
+    drawn = {name: _figure(name, png) for name, png in pictures(tables, crawl).items()}
+    written = {name: _table(table) for name, table in summary(tables, crawl).items()}
+    metrics = _details("All metrics", map(_table, metric_tables(standings_of(tables.scores, crawl))))
+    # A picture stands with the words on the same question.
+    parts = [
+        drawn.pop("accuracy_curves"),
+        written.pop("scores"),
+        metrics,
+        *(written.pop(name, "") for name in ("groups", "sizes", "retained")),
+        drawn.pop("difference_forest", ""),
+        _differences(tables.differences, crawl),
+        drawn.pop("cost_frontier", ""),
+        *written.values(),
+        *drawn.values(),
+    ]
+    return f'<section id="{anchor}"><h2>{_text(crawl)}</h2>\n{"".join(parts)}</section>\n'
+
+
+def _figure(name: str, png: bytes) -> str:
+    picture = PICTURES[name]
     return (
-        f'<section id="{anchor}"><h2>{_text(crawl)}</h2>\n'
-        '<div class="wide"><img alt="acc1 against fraction, one line a method" '
-        f'src="data:image/png;base64,{picture}"></div>\n'
-        f"<h3>Smallest fraction that reaches 90 % of the full pool's acc1</h3>\n"
-        f'<div class="wide">{_smallest_table(standings, smallest_fraction_reaching(scores, crawl))}</div>\n'
-        "<h3>Scores in per cent</h3>\n"
-        f'<div class="wide">{_score_table(standings)}</div>\n{_differences(differences, crawl)}</section>\n'
+        f'<h3>{html.escape(picture.title)}</h3>\n<figure><div class="wide"><img alt="{html.escape(picture.title)}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>\n'
+        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>\n"
     )
 
 
 def _differences(differences: pl.DataFrame, crawl: str) -> str:
     sentences = differences_in_words(differences, crawl)
-    if not sentences:
-        return ""
     items = "".join(f"<li>{html.escape(sentence)}</li>\n" for sentence in sentences)
-    return f"<h3>Which differences are real</h3>\n<p>{html.escape(EXPLANATION_OF_DIFFERENCES)}</p>\n<ul>{items}</ul>"
+    explanation = f'<p class="note">{html.escape(explanation_of(differences, crawl))}</p>\n'
+    return _details("All paired differences in words", [f"{explanation}<ul>{items}</ul>\n"]) if sentences else ""
 
 
-def _smallest_table(standings: Standings, smallest: pl.DataFrame) -> str:
-    reached = {(method, name): (fraction, pairs) for method, name, fraction, pairs in smallest.iter_rows()}
-    head = _row("th", ["method", *map(_text, standings.images)])
-    body = (
-        _row("td", [_text(method), *(_reached(*reached[method, name]) for name in standings.images)])
-        for method in standings.methods
-    )
-    return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+def _details(title: str, parts: Iterable[str]) -> str:
+    """Fold away what few need."""
+    content = "".join(parts)
+    return f"<details><summary>{title}</summary>\n{content}</details>\n" if content else ""
 
 
-def _reached(fraction: float | None, pairs: int | None) -> str:
-    if fraction is None:
-        return '<span class="soft">none</span>'
-    return f"{percent(fraction)}<small>{pairs:,} pairs</small>"
+def _table(table: Table) -> str:
+    note = f'<p class="note">{html.escape(table.note)}</p>\n' if table.note else ""
+    remarks = "".join(f'<p class="note">{html.escape(remark)}</p>\n' for remark in table.remarks)
+    head, body = _row("th", Row(table.header)), "".join(_row("td", row) for row in table.rows)
+    grid = f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>\n' if body else ""
+    return f"<h3>{html.escape(table.title)}</h3>\n{note}{grid}{remarks}"
 
 
-def _score_table(standings: Standings) -> str:
-    sets = "".join(
-        f'<th colspan="{len(METRICS)}">{_text(name)}<small>{images:,} images</small></th>'
-        for name, images in standings.images.items()
-    )
-    metrics = [label for _ in standings.images for label in METRICS.values()]
-    head = f'<tr><th colspan="3"></th>{sets}</tr>{_row("th", ["method", "fraction", "pairs", *metrics])}'
-    return f"<table><thead>{head}</thead><tbody>{''.join(_score_rows(standings))}</tbody></table>"
-
-
-def _score_rows(standings: Standings) -> Iterator[str]:
-    chances = [standings.chance.get((name, metric)) for name in standings.images for metric in METRICS]
-    levels = [ABSENT if chance is None else f"{100 * chance:.1f}" for chance in chances]
-    yield _row("td", ["chance", "", "", *levels], style="bound")
-    before = 0.0
-    for row in standings.rows:
-        yield _row("td", _cells(standings, row), style="first" if row.fraction > before > 0 else "")
-        before = row.fraction
-    if standings.full:
-        yield _row("td", _cells(standings, standings.full), style="bound")
-
-
-def _cells(standings: Standings, row: Standing) -> list[str]:
-    cells = [_text(row.method), percent(row.fraction), f"{row.pairs:,}"]
-    for name in standings.images:
-        for metric in METRICS:
-            estimate = row.estimates.get((name, metric))
-            cells.append(_estimate(estimate, best=metric == "acc1" and _is_best(standings, row, name)))
-    return cells
-
-
-def _is_best(standings: Standings, row: Standing, evaluation_set: str) -> bool:
-    rivals = [other for other in standings.rows if other.fraction == row.fraction]
-    found = [other.estimates.get((evaluation_set, "acc1")) for other in rivals]
-    own = row.estimates.get((evaluation_set, "acc1"))
-    return own is not None and len(rivals) > 1 and own.value == max(one.value for one in found if one)
-
-
-def _estimate(estimate: Estimate | None, *, best: bool) -> str:
-    value, _, interval = show(estimate).strip().partition(" ")
-    return f"<b>{value}</b><small>{interval}</small>" if best else f"{value}<small>{interval}</small>"
-
-
-def _row(tag: str, cells: list[str], *, style: str = "") -> str:
-    """Join cells of ready HTML."""
+def _row(tag: str, row: Row) -> str:
+    style = "bound" if row.bound else "first" if row.new_group else ""
     opening = f'<tr class="{style}">' if style else "<tr>"
-    return f"{opening}{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>\n"
+    return f"{opening}{''.join(f'<{tag}>{_cell(cell)}</{tag}>' for cell in row.cells)}</tr>\n"
+
+
+def _cell(cell: Cell) -> str:
+    text = html.escape(cell.text)
+    aside = f"<small>{html.escape(cell.aside)}</small>" if cell.aside else ""
+    return f"<b>{text}</b>{aside}" if cell.bold else text + aside
 
 
 def _text(name: str) -> str:

@@ -1,28 +1,18 @@
-"""The comparison as plain text for a terminal, and as Markdown for Dagster."""
+"""The comparison as plain text for a terminal."""
 
-import html
-import re
 from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from clipcov_assets.export.standings import (
-    ABSENT,
-    Standings,
-    percent,
-    printable,
-    show,
-    smallest_fraction_reaching,
-    standings_of,
-)
+from clipcov_assets.core.suite import ACCURACY
+from clipcov_assets.export.standings import ABSENT, Standings, metric_words, percent, printable, show, standings_of
 
 WIDTH = 120  # characters of a terminal line
 GAP = "  "
-HEADER_LINES = 2
 
 
 def scoreboard(scores: pl.DataFrame, crawl: str) -> str:
-    """Lay out acc1 of every method and fraction on every evaluation set, at most `WIDTH` characters wide.
+    """Lay out the main metric of every method and fraction on every evaluation set, at most `WIDTH` characters wide.
 
     The first row is chance, the last the full pool. Evaluation sets that do not fit go into a further table.
 
@@ -30,34 +20,26 @@ def scoreboard(scores: pl.DataFrame, crawl: str) -> str:
         ValueError: No score of this crawl.
     """
     standings = standings_of(scores, crawl)
-    columns = [_right_aligned(_column(standings, name)) for name in standings.images]
-    tables = ("\n".join(_ruled(standings, lines)) for lines in _side_by_side(_labels(standings), columns))
-    title = f"{printable(crawl)}: zero-shot accuracy (acc1) in per cent [95 % interval]"
-    return "\n\n".join([title, *tables]) + "\n"
+    header = _header_lines(standings)
+    columns = [_right_aligned(_column(standings, name, header)) for name in standings.images]
+    labels = _labels(standings, header)
+    tables = ("\n".join(_ruled(standings, lines, header)) for lines in _side_by_side(labels, columns))
+    return "\n\n".join([_title(standings), *tables]) + "\n"
 
 
-def comparison_markdown(scores: pl.DataFrame, crawl: str) -> str:
-    """Write the scoreboard and the smallest sufficient fractions as two Markdown tables.
+def _title(standings: Standings) -> str:
+    metric = "accuracy (acc1)" if _only_accuracy(standings) else "main metric of each set"
+    spread = " ± deviation over seeds" if standings.most_seeds > 1 else ""
+    return f"{printable(standings.crawl)}: zero-shot {metric} in per cent [95 % interval]{spread}"
 
-    Raises:
-        ValueError: No score of this crawl.
-    """
-    standings = standings_of(scores, crawl)
-    names = [_markdown(name) for name in standings.images]
-    cells = [_who(standings), *(_column(standings, name)[HEADER_LINES:] for name in standings.images)]
-    rows = [[*map(_markdown, who), *row] for who, *row in zip(*cells, strict=True)]
-    smallest = smallest_fraction_reaching(scores, crawl)
-    fractions = {(method, name): fraction for method, name, fraction, _ in smallest.iter_rows()}
-    reached = [
-        [_markdown(method), *(_fraction(fractions[method, name]) for name in standings.images)]
-        for method in standings.methods
-    ]
-    return (
-        "Zero-shot accuracy (acc1) in per cent, with 95 % intervals:\n\n"
-        f"{_markdown_table(['method', 'fraction', 'pairs', *names], rows)}\n\n"
-        "Smallest fraction that reaches 90 % of the full pool's acc1:\n\n"
-        f"{_markdown_table(['method', *names], reached)}\n"
-    )
+
+def _only_accuracy(standings: Standings) -> bool:
+    return set(standings.main.values()) == {ACCURACY}
+
+
+def _header_lines(standings: Standings) -> int:
+    """Name and images of a set, and its metric where it is not acc1 everywhere."""
+    return 2 if _only_accuracy(standings) else 3
 
 
 def _who(standings: Standings) -> list[tuple[str, str, str]]:
@@ -67,22 +49,24 @@ def _who(standings: Standings) -> list[tuple[str, str, str]]:
     return [("chance", "", ""), *subsets, ("full", "100 %", full_pairs)]
 
 
-def _labels(standings: Standings) -> list[str]:
-    methods, *numbers = zip(("", "", ""), ("method", "fraction", "pairs"), *_who(standings), strict=True)
+def _labels(standings: Standings, header: int) -> list[str]:
+    above = [("", "", "")] * (header - 1)
+    methods, *numbers = zip(*above, ("method", "fraction", "pairs"), *_who(standings), strict=True)
     width = max(map(len, methods))
     columns = [[method.ljust(width) for method in methods], *map(_right_aligned, numbers)]
     return [GAP.join(cells) for cells in zip(*columns, strict=True)]
 
 
-def _column(standings: Standings, evaluation_set: str) -> list[str]:
-    """Name and size of an evaluation set, then acc1 in the order of `_who`."""
-    place = evaluation_set, "acc1"
-    chance = f"{100 * standings.chance[place]:4.1f}" if place in standings.chance else ABSENT
-    estimates = [row.estimates.get(place) for row in standings.rows]
-    values = [show(estimate) for estimate in (*estimates, standings.full_estimate(evaluation_set))]
-    # Chance stands below the values, not below the ends of their intervals.
-    chance = chance.ljust(max(map(len, values)))
-    return [printable(evaluation_set), f"{standings.images[evaluation_set]:,} images", chance, *values]
+def _column(standings: Standings, evaluation_set: str, header: int) -> list[str]:
+    """Name, metric and size of an evaluation set, then its main metric in the order of `_who`."""
+    metric = [metric_words(standings.main[evaluation_set])] * (header - 2)
+    level = standings.main_chance(evaluation_set)
+    chance = ABSENT if level is None else f"{100 * level:4.1f}"
+    values = [show(standings.main_estimate(row, evaluation_set)) for row in (*standings.rows, standings.full)]
+    # Values begin below each other, whether an interval or a deviation follows or not.
+    width = max(map(len, values))
+    cells = [value if value == ABSENT else value.ljust(width) for value in (chance, *values)]
+    return [printable(evaluation_set), *metric, f"{standings.images[evaluation_set]:,} images", *cells]
 
 
 def _right_aligned(cells: Sequence[str]) -> list[str]:
@@ -101,11 +85,11 @@ def _side_by_side(labels: list[str], columns: list[list[str]]) -> Iterator[list[
     yield lines
 
 
-def _ruled(standings: Standings, lines: list[str]) -> Iterator[str]:
+def _ruled(standings: Standings, lines: list[str], header: int) -> Iterator[str]:
     """Set header, chance, each fraction and the full pool apart."""
     rule = "-" * len(lines[0])
-    header, chance, *subsets, full = lines[:HEADER_LINES], *lines[HEADER_LINES:]
-    yield from (*(line.rstrip() for line in header), rule, chance.rstrip())
+    chance, *subsets, full = (line.rstrip() for line in lines[header:])
+    yield from (*(line.rstrip() for line in lines[:header]), rule, chance)
     before = None
     for row, line in zip(standings.rows, subsets, strict=True):
         if row.fraction != before:
@@ -113,21 +97,3 @@ def _ruled(standings: Standings, lines: list[str]) -> Iterator[str]:
         before = row.fraction
         yield line
     yield from (rule, full)
-
-
-def _fraction(fraction: float | None) -> str:
-    return "none" if fraction is None else percent(fraction)
-
-
-def escape_markdown(text: str) -> str:
-    """Make text fit for a line of Markdown: shown as it is, never acted on."""
-    return re.sub(r"([\\`*|~\[\]])", r"\\\1", html.escape(text, quote=False))
-
-
-def _markdown(name: str) -> str:
-    return escape_markdown(printable(name))
-
-
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
-    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:]])

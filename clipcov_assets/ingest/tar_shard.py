@@ -6,8 +6,7 @@ Names inside a tar are labels and never paths: they are split into key and suffi
 import io
 import sys
 import tarfile
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from clipcov_assets.ingest.delivery import DeliveryError
@@ -51,14 +50,6 @@ class Entry(NamedTuple):
     offset: int
     size: int
     flaw: str
-
-
-class Member(NamedTuple):
-    """One regular file of a tar."""
-
-    key: str
-    suffix: str
-    content: bytes
 
 
 class TarHeaders:
@@ -128,23 +119,6 @@ class TarHeaders:
         self._file.seek(0)
         start = self._file.read(_BLOCK).lstrip()
         return next((name for magic, name in _OTHER_FORMATS.items() if start.startswith(magic)), "something else")
-
-
-def read_members(path: Path, suffixes: Collection[str]) -> Iterator[Member]:
-    """Yield the regular files with one of `suffixes` (lower case, without the dot), in the tar's order.
-
-    Links, devices, sparse files and files above `LARGEST_MEMBER` are passed over.
-
-    Raises:
-        DamagedTarError: Before the first member, if anything is wrong with the tar.
-    """
-    with path.open("rb") as file:
-        headers = TarHeaders(file)
-        entries = [entry for entry in headers if entry.suffix in suffixes and not entry.flaw]
-        if headers.damage:
-            raise DamagedTarError(f"{path} is damaged or cut short ({headers.damage}); fetch it again")
-        for entry in entries:
-            yield Member(entry.key, entry.suffix, read_content(file, entry))
 
 
 def read_content(file: BinaryIO, entry: Entry) -> bytes:

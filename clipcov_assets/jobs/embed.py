@@ -6,12 +6,12 @@ pairs are divided into pieces, and pieces into batches, depends on nothing that 
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,6 @@ import pyarrow as pa
 from clipcov_assets.core.clip_model import ClipModel, weights_sha256
 from clipcov_assets.core.encoding import (
     Preparation,
-    encode_captions,
-    encode_images,
     image_rows,
     image_size,
     text_rows,
@@ -38,6 +36,12 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     Prepared = tuple[Tensor, Tensor]  # pixels (b, 3, h, w) uint8 and tokens (b, context)
+
+Item = TypeVar("Item")
+AnyItem = TypeVar("AnyItem", contravariant=True)
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+AnyResult = TypeVar("AnyResult", covariant=True)
 
 ENCODING_VERSION = "1"  # embeddings that another version of this encoding has made are made again
 PIECE_PAIRS = 4_096
@@ -97,6 +101,14 @@ class PairEncoder:
         return image.half(), text_rows(self.clip, tokens, device=self.device, precision=self.precision).half()
 
 
+class Source(Protocol[AnyItem, AnyResult]):
+    """What prepares an item, such as places, in any process; a dataclass, of which a fresh copy can be sent there."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __getitem__(self, item: AnyItem, /) -> AnyResult: ...
+
+
 @dataclass(eq=False)
 class StoredPairs:
     """The pairs of a crawl by place, as a model takes them; every process opens the table at `uri` itself."""
@@ -129,27 +141,6 @@ class StoredPairs:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-def embed_pairs(clip: ClipModel, pairs: pa.Table | pa.RecordBatch, compute: Compute) -> tuple[np.ndarray, np.ndarray]:
-    """Embed pairs that are in memory, in float32.
-
-    Args:
-        clip: The model.
-        pairs: Columns uid, caption and image, n rows.
-        compute: Device and batch size.
-
-    Returns:
-        Image embeddings and text embeddings, both (n, d) float32 with unit rows.
-    """
-    device, uid = compute.resolved_device(), pairs["uid"].to_pylist()
-    size = compute.resolved_batch_size(image_size(clip))
-    images = zip(uid, (value.as_py() for value in pairs["image"]), strict=True)
-    captions = zip(uid, pairs["caption"].to_pylist(), strict=True)
-    return (
-        np.concatenate(list(encode_images(clip, images, device=device, batch_size=size))),
-        np.concatenate(list(encode_captions(clip, captions, device=device, batch_size=size))),
-    )
 
 
 def embed_places(
@@ -189,12 +180,12 @@ def embed_places(
     if found:
         report(f"{len(places) - left:,} of {len(places):,} pairs had been embedded by a run that was broken off")
     progress = Progress(left, "pairs", report)
-    units = {key: list(_units(encoder, part)) for key, part in pending.items()}
+    units = {key: list(units_of(encoder, part)) for key, part in pending.items()}
     items = [item for piece in units.values() for unit in piece for item in unit]
     workers = workers if left >= PAIRS_WORTH_WORKERS else 0
     prepared = prepare_items(pairs, items, workers=workers, pin=encoder.device != "cpu")
     parts = ([next(prepared) for _ in unit] for piece in units.values() for unit in piece)
-    embedded = _embed_in_threads(encoder, parts, progress)
+    embedded = counted(in_threads(encoder.embed, parts, threads=encoder.threads), progress, lambda rows: len(rows[0]))
     for key, piece in units.items():
         # The threads go on while a piece is written.
         pieces.add(key, {"rows": _piece_rows(list(islice(embedded, len(piece))))})
@@ -216,8 +207,8 @@ def _key(encoder: PairEncoder, content: pa.ChunkedArray) -> str:
     return digest.hexdigest()
 
 
-def _units(encoder: PairEncoder, places: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """The work of a piece: what a thread embeds at a time, in the items that a worker hands over at a time."""
+def units_of(encoder: PairEncoder, places: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Yield the places that a thread embeds at a time, in the items that a worker hands over at a time."""
     height, width = image_size(encoder.clip)
     item = min(max(ITEM_BYTES // (3 * height * width), 1), MOST_ITEM_PAIRS)
     for batch in _split(places, encoder.batch_size):
@@ -229,12 +220,12 @@ def _split(places: np.ndarray, size: int) -> list[np.ndarray]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def prepare_items(pairs: StoredPairs, items: Sequence[np.ndarray], *, workers: int, pin: bool) -> Iterator["Prepared"]:
-    """Yield pixels and tokens of each item, in order.
+def prepare_items(source: Source[Item, Result], items: Iterable[Item], *, workers: int, pin: bool) -> Iterator[Result]:
+    """Yield each item as the source prepares it, in order.
 
     Args:
-        pairs: The crawl.
-        items: Places of pairs.
+        source: Such as the pairs of a crawl.
+        items: Such as places of pairs; workers are a few of them ahead, and no more.
         workers: Processes that read, decode and tokenise; with 0 this process does it when asked.
         pin: Whether to keep the result where a GPU reads it fastest.
     """
@@ -242,7 +233,7 @@ def prepare_items(pairs: StoredPairs, items: Sequence[np.ndarray], *, workers: i
     from torch.utils.data import DataLoader
 
     loader = DataLoader(
-        cast("Dataset[Prepared]", replace(pairs)),  # a copy, which has not opened its table, can be sent
+        cast("Dataset[Result]", replace(source)),  # a copy, which has not opened its table, can be sent
         batch_size=None,
         sampler=items,
         num_workers=workers,
@@ -253,32 +244,37 @@ def prepare_items(pairs: StoredPairs, items: Sequence[np.ndarray], *, workers: i
     return iter(loader)
 
 
-def _embed_in_threads(
-    encoder: PairEncoder, units: "Iterator[Sequence[Prepared]]", progress: Progress
-) -> "Iterator[tuple[Tensor, Tensor]]":
-    """Embed one unit after the other; on a CPU each thread takes a unit, so that no thread waits for the others."""
+def in_threads(function: Callable[[Unit], Result], units: Iterable[Unit], *, threads: int) -> Iterator[Result]:
+    """Yield what a model makes of each unit, in order; each thread takes a whole unit, so that none waits for others.
+
+    Args:
+        function: Runs the model.
+        units: Read a few ahead of what has been yielded.
+        threads: Each computes on its own share of the cores.
+    """
     import torch
 
-    threads = torch.get_num_threads()
-    share = max(1, threads // encoder.threads)
-    executor = ThreadPoolExecutor(encoder.threads, initializer=torch.set_num_threads, initargs=(share,))
-    futures: deque[Future[tuple[Tensor, Tensor]]] = deque()
-
-    def next_result() -> "tuple[Tensor, Tensor]":
-        rows = futures.popleft().result()
-        progress.add(len(rows[0]))
-        return rows
-
+    cores = torch.get_num_threads()
+    share = max(1, cores // threads)
+    executor = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(share,))
+    futures: deque[Future[Result]] = deque()
     try:
         for unit in units:
-            futures.append(executor.submit(encoder.embed, unit))
-            if len(futures) > 2 * encoder.threads:
-                yield next_result()
+            futures.append(executor.submit(function, unit))
+            if len(futures) > 2 * threads:
+                yield futures.popleft().result()
         while futures:
-            yield next_result()
+            yield futures.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # what threads of their own were told holds for later threads, too
+        torch.set_num_threads(cores)  # what threads of their own were told holds for later threads, too
+
+
+def counted(results: Iterable[Result], progress: Progress, size: Callable[[Result], int]) -> Iterator[Result]:
+    """Yield results, and count into the progress how much each of them is."""
+    for result in results:
+        progress.add(size(result))
+        yield result
 
 
 def _piece_rows(embedded: "Sequence[tuple[Tensor, Tensor]]") -> pa.RecordBatchReader:

@@ -1,48 +1,69 @@
-"""Pairs in, a trained and saved CLIP out, with its curve in MLflow; a training that was killed goes on."""
+"""Pairs in, trained and saved CLIPs out, one a seed, with their curves in MLflow; a killed training goes on."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from clipcov_assets.core.clip_model import create_clip
-from clipcov_assets.core.recipe import Recipe
+from clipcov_assets.core.clip_model import ClipModel, create_clip
+from clipcov_assets.core.encoding import preparation
+from clipcov_assets.core.recipe import Execution, Recipe, Schedule
 from clipcov_assets.core.training import TrainingStep, TrainingSummary, train_clip
-from clipcov_assets.provenance import content_version
-from clipcov_assets.tables import CURVE
+from clipcov_assets.jobs.training_pairs import TrainingPairs
+from clipcov_assets.progress import Progress
+from clipcov_assets.subset_pairs import FoundPairs
+from clipcov_assets.tables import CURVE, TRAININGS
 from resources.clip_encoder import ClipEncoder, SavedWeights
 from resources.compute import Compute
-from resources.mlflow_tracker import MlflowTracker, TrackedRun
+from resources.mlflow_tracker import MlflowTracker
 from resources.pieces import disk_of
 from resources.staging import Staging
+from resources.tracked_run import TrackedRun
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained.
+
+    Attributes:
+        name: Of the checkpoint, such as `clipcov_checkpoint/crawl-1/f10`.
+        pairs: Trained on.
+        dataset: Their name, the version of their content, and where they are, for MLflow.
+        architecture: open_clip's name.
+        recipe: How.
+        tags: Dagster's asset, partition and run, for MLflow.
+        parent: Crawl and method, whose runs stand together in MLflow; None where a run stands alone.
+    """
+
+    name: str
+    pairs: FoundPairs
+    dataset: tuple[str, str, str]
+    architecture: str
+    recipe: Recipe
+    tags: Mapping[str, str]
+    parent: tuple[str, str] | None = None
+
+    @property
+    def recipe_hash(self) -> str:
+        """Equal where architecture and recipe are equal."""
+        return hashlib.blake2b(f"{self.architecture} {self.recipe.hash}".encode(), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True)
 class TrainedCheckpoint:
-    """What a training left: weights, curve, summary and the MLflow run that shows them."""
+    """What a training with one seed left; the MLflow run is None where MLflow could not be reached."""
 
+    seed: int
     weights: SavedWeights
-    curve: pa.Table
+    steps: tuple[TrainingStep, ...]
     summary: TrainingSummary
-    mlflow_run_id: str
-    mlflow_address: str
-
-
-class ImageColumn:
-    """The image bytes of a table, by row."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self._column = column
-
-    def __len__(self) -> int:
-        return len(self._column)
-
-    def __getitem__(self, row: int, /) -> bytes:
-        return bytes(self._column[row].as_py())
+    mlflow_run_id: str | None
+    mlflow_address: str | None
 
 
 @dataclass(frozen=True)
@@ -76,94 +97,258 @@ class StateFile:
             unfinished.replace(self.path)
 
 
-def train_checkpoint(
-    name: str,
-    pairs: pa.Table,
+@dataclass(frozen=True)
+class Trainer:
+    """The resources of a training, bound together so that every checkpoint is trained the same way.
+
+    Attributes:
+        encoder: Saves the weights.
+        tracker: Records the runs; a training neither waits for MLflow nor fails with it.
+        compute: The machine, and how often the state is saved.
+        staging: Keeps the state until all seeds are trained.
+        report: Takes a sentence on the progress now and then.
+        warn: Takes a sentence on what MLflow lost.
+    """
+
+    encoder: ClipEncoder
+    tracker: MlflowTracker
+    compute: Compute
+    staging: Staging
+    report: Callable[[str], None]
+    warn: Callable[[str], None]
+
+    def train(self, training: Training, seeds: Sequence[int]) -> list[TrainedCheckpoint]:
+        """Train a fresh model with each seed and save it; go on with an equal training that was broken off.
+
+        Args:
+            training: What is trained.
+            seeds: Each decides the initial weights and the order of the pairs.
+
+        Raises:
+            ValueError: Pairs without an image, or one that cannot be read; the message names it.
+            InUseError: Another run trains this checkpoint.
+        """
+        asset, _, partition = training.name.partition("/")
+        with self.staging.pieces(asset, partition.replace("/", ".") or "all") as pieces:
+            kept = {seed: pieces.directory / self._identity(training, seed) for seed in seeds}
+            self._abandon_others(pieces.directory, {path.name for path in kept.values()})
+            trained = [self._train_or_take(training, seed, kept[seed]) for seed in seeds]
+        self.encoder.keep_seeds(training.name, seeds)
+        return trained
+
+    def _train_or_take(self, training: Training, seed: int, kept: Path) -> TrainedCheckpoint:
+        """Train with a seed, unless a run that was broken off while it trained another seed has done it."""
+        done = kept.with_suffix(".done")
+        if done.exists():
+            return _from_json(done.read_text())
+        run_id = kept.with_suffix(".mlflow")
+        earlier = run_id.read_text() if run_id.exists() else None
+        tags = {**training.tags, "clipcov.seed": str(seed)}
+        name = f"{training.name}/seed-{seed}"
+        with self.tracker.run(name, tags, parent=training.parent, earlier=earlier, report=self.warn) as run:
+            weights, summary, steps = self._train(training, seed, kept, run)
+        # Only now it is known whether MLflow has the run.
+        checkpoint = TrainedCheckpoint(seed, weights, tuple(steps), summary, run.run_id, run.address)
+        done.write_text(json.dumps(asdict(checkpoint)))
+        return checkpoint
+
+    def _train(
+        self, training: Training, seed: int, kept: Path, run: TrackedRun
+    ) -> tuple[SavedWeights, TrainingSummary, list[TrainingStep]]:
+        execution = self.compute.execution()
+        _describe(run, training, seed, execution)
+        progress = Progress(Schedule.of(training.recipe, len(training.pairs)).samples_seen, "samples", self.report)
+        steps: list[TrainingStep] = []
+
+        def on_step(step: TrainingStep) -> None:
+            progress.add(step.samples_seen - (steps[-1].samples_seen if steps else 0))
+            steps.append(step)
+            run.log_curve([(step.samples_seen, _measures(step))])
+            if run.run_id is not None and not kept.with_suffix(".mlflow").exists():
+                kept.with_suffix(".mlflow").write_text(run.run_id)
+
+        state = StateFile(kept.with_suffix(".state"), self.compute.savepoint_samples)
+        clip = create_clip(training.architecture, seed=seed)
+        summary = self._run(clip, training, execution, seed, state, on_step)
+        weights = self.encoder.save(clip, f"{training.name}/seed-{seed}")
+        state.path.unlink(missing_ok=True)
+        run.log_parameters({"weights": weights.path, "weights_sha256": weights.sha256})
+        totals = {"samples_seen": summary.samples_seen, "final_loss": summary.loss, "training_seconds": summary.seconds}
+        run.log_metrics(totals, step=summary.samples_seen)
+        run.log_artifact(weights.path, "checkpoint")
+        return weights, summary, steps
+
+    def _run(
+        self,
+        clip: ClipModel,
+        training: Training,
+        execution: Execution,
+        seed: int,
+        state: StateFile,
+        on_step: Callable[[TrainingStep], None],
+    ) -> TrainingSummary:
+        """Train here, or in a process for each GPU."""
+        devices, workers = self.compute.resolved_devices(), self.compute.resolved_workers()
+        reading = {"workers": workers // devices, "cache_bytes": self.compute.image_cache_bytes}
+        if devices > 1:
+            return _run_on_devices(devices, clip, training, execution, seed, state, on_step, reading)
+        pairs = TrainingPairs(training.pairs, preparation(clip), **reading, device=execution.device)
+        return train_clip(clip, pairs, training.recipe, execution, seed=seed, on_step=on_step, savepoint=state)
+
+    def _identity(self, training: Training, seed: int) -> str:
+        """Digest of all that the weights depend on: a state belongs to one training."""
+        devices = self.compute.resolved_devices()
+        parts = (training.recipe_hash, seed, self.compute.execution(), devices, training.pairs.digest)
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+    def _abandon_others(self, directory: Path, kept: set[str]) -> None:
+        """Remove what other trainings of this checkpoint left when they were broken off."""
+        for path in directory.iterdir():
+            if path.stem not in kept:
+                if path.suffix == ".mlflow" and not path.with_suffix(".done").exists():
+                    self.tracker.abandon(path.read_text(), report=self.warn)
+                path.unlink()
+
+
+def curve_rows(checkpoints: Sequence[TrainedCheckpoint]) -> pa.Table:
+    """The learning curves of all seeds."""
+    return pa.Table.from_pylist(
+        [
+            {"seed": one.seed, "samples_seen": step.samples_seen, **_measures(step)}
+            for one in checkpoints
+            for step in one.steps
+        ],
+        schema=CURVE,
+    )
+
+
+def training_rows(
+    checkpoints: Sequence[TrainedCheckpoint],
+    training: Training,
+    compute: Compute,
+    *,
+    crawl: str,
+    method: str,
+    fraction: float,
+) -> pa.Table:
+    """What was trained on what, how and at which cost; one row a seed."""
+    execution, devices = compute.execution(), compute.resolved_devices()
+    shared = {
+        "crawl": crawl,
+        "method": method,
+        "fraction": fraction,
+        "architecture": training.architecture,
+        "recipe": json.dumps(asdict(training.recipe)),
+        "recipe_hash": training.recipe_hash,
+        "device": device_name(execution.device),
+        "devices": devices,
+        "precision": execution.precision,
+    }
+    return pa.Table.from_pylist(
+        [
+            {
+                **shared,
+                **asdict(one.summary),
+                "seed": one.seed,
+                "weights": one.weights.path,
+                "sha256": one.weights.sha256,
+                "mlflow_run_id": one.mlflow_run_id,
+            }
+            for one in checkpoints
+        ],
+        schema=TRAININGS,
+    )
+
+
+def device_name(device: str) -> str:
+    """What a person calls the device: the GPU's name, or `cpu`."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _run_on_devices(
+    devices: int,
+    clip: ClipModel,
+    training: Training,
+    execution: Execution,
+    seed: int,
+    state: StateFile,
+    on_step: Callable[[TrainingStep], None],
+    reading: Mapping[str, int],
+) -> TrainingSummary:
+    """Train in one process a device, started as torchrun starts them, and take the weights over.
+
+    The curve comes when the training is over: steps are taken in other processes.
+    """
+    import torch
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    weights = state.path.with_suffix(".weights")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        max_restarts=0,  # Dagster tries again
+        run_id=state.path.stem,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        monitor_interval=0.5,
+    )
+    found = elastic_launch(config, _on_rank)(
+        training.pairs, clip.architecture, training.recipe, execution, seed, state, weights, reading
+    )
+    summary, steps = found[0]
+    clip.model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    weights.unlink()
+    for step in steps:
+        on_step(step)
+    return summary  # type: ignore[no-any-return]
+
+
+def _on_rank(
+    pairs: FoundPairs,
     architecture: str,
     recipe: Recipe,
-    *,
+    execution: Execution,
     seed: int,
-    tags: Mapping[str, str],
-    encoder: ClipEncoder,
-    tracker: MlflowTracker,
-    compute: Compute,
-    staging: Staging,
-) -> TrainedCheckpoint:
-    """Train a fresh model on pairs, save it, and record the run; go on with an equal training that was broken off.
+    state: StateFile,
+    weights: Path,
+    reading: Mapping[str, int],
+) -> tuple[TrainingSummary, list[TrainingStep]] | None:
+    """Train in this process on its share of every batch; the first one saves, and returns what was done."""
+    import torch
+    from torch import distributed
 
-    Args:
-        name: Of the checkpoint and the MLflow run, such as `clipcov_checkpoint/crawl-1/f10`.
-        pairs: Columns caption and image, n rows.
-        architecture: open_clip name.
-        recipe: How to train.
-        seed: Decides the initial weights and the order of the pairs.
-        tags: Dagster's asset, partition and run, for MLflow.
-        encoder: Saves the weights.
-        tracker: Records the run; it is closed FAILED when training fails.
-        compute: The device, and how often the state is saved.
-        staging: Keeps the state until the training is finished.
-
-    Raises:
-        ValueError: Pairs without an image.
-        InUseError: Another run trains this checkpoint.
-    """
-    missing = pairs["image"].null_count
-    if missing:
-        raise ValueError(
-            f"{missing} of {len(pairs)} pairs have no image, since their delivery brought embeddings only: export the "
-            "subset with `python -m clipcov_assets.export` and train where the images are"
-        )
-    device = compute.resolved_device()
+    rank, device = int(os.environ["LOCAL_RANK"]), execution.device
+    if device.startswith("cuda"):
+        device = f"cuda:{rank}"
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["WORLD_SIZE"])))
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     clip = create_clip(architecture, seed=seed)
+    reader = TrainingPairs(pairs, preparation(clip), **reading, device=device)
     steps: list[TrainingStep] = []
-    asset, _, partition = name.partition("/")
-    with staging.pieces(asset, partition.replace("/", ".") or "all") as pieces:
-        kept = pieces.directory / _identity(pairs, architecture, recipe, seed, device)
-        _abandon_others(pieces.directory, kept, tracker)
-        with tracker.run(name, tags, earlier=_text(kept.with_suffix(".mlflow"))) as run:
-            kept.with_suffix(".mlflow").write_text(run.run_id)
-            run.log_parameters({"architecture": architecture, "seed": seed, "pairs": len(pairs), **asdict(recipe)})
-            summary = train_clip(
-                clip,
-                ImageColumn(pairs["image"]),
-                pairs["caption"].to_pylist(),
-                recipe,
-                seed=seed,
-                device=device,
-                on_step=steps.append,
-                savepoint=StateFile(kept.with_suffix(".state"), compute.savepoint_samples),
-            )
-            weights = encoder.save(clip, name)
-            _record(run, weights, summary, steps)
-    curve = pa.Table.from_pylist([{"samples_seen": one.samples_seen, **_measures(one)} for one in steps], schema=CURVE)
-    return TrainedCheckpoint(weights, curve, summary, run.run_id, run.address)
+    summary = train_clip(clip, reader, recipe, execution.on(device), seed=seed, on_step=steps.append, savepoint=state)
+    if not rank:
+        torch.save(clip.model.state_dict(), weights)
+    distributed.destroy_process_group()
+    return None if rank else (summary, steps)
 
 
-def _identity(pairs: pa.Table, architecture: str, recipe: Recipe, seed: int, device: str) -> str:
-    """Digest of all that the weights depend on: a state belongs to one training."""
-    sizes = pa.table({"caption": pairs["caption"], "bytes": pc.binary_length(pairs["image"])})
-    parts = (architecture, recipe, seed, device, content_version(sizes))
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-
-
-def _abandon_others(directory: Path, kept: Path, tracker: MlflowTracker) -> None:
-    """Remove what other trainings of this checkpoint left when they were broken off."""
-    for path in directory.iterdir():
-        if path.stem != kept.name:
-            if path.suffix == ".mlflow":
-                tracker.abandon(path.read_text())
-            path.unlink()
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
-
-
-def _record(run: TrackedRun, weights: SavedWeights, summary: TrainingSummary, steps: list[TrainingStep]) -> None:
-    run.log_curve([(one.samples_seen, _measures(one)) for one in steps])
-    run.log_parameters({"weights": weights.path, "weights_sha256": weights.sha256})
-    totals = {"samples_seen": summary.samples_seen, "final_loss": summary.loss, "training_seconds": summary.seconds}
-    run.log_metrics(totals, step=summary.samples_seen)
+def _describe(run: TrackedRun, training: Training, seed: int, execution: Execution) -> None:
+    run.log_parameters(
+        {
+            "architecture": training.architecture,
+            "seed": seed,
+            "pairs": len(training.pairs),
+            "recipe_hash": training.recipe_hash,
+            **asdict(training.recipe),
+            **asdict(execution),
+        }
+    )
+    run.log_dataset(*training.dataset)
 
 
 def _measures(step: TrainingStep) -> dict[str, float]:
@@ -172,3 +357,15 @@ def _measures(step: TrainingStep) -> dict[str, float]:
         "learning_rate": step.learning_rate,
         "samples_per_second": step.samples_per_second,
     }
+
+
+def _from_json(text: str) -> TrainedCheckpoint:
+    found = json.loads(text)
+    return TrainedCheckpoint(
+        **{
+            **found,
+            "weights": SavedWeights(**found["weights"]),
+            "steps": tuple(TrainingStep(**step) for step in found["steps"]),
+            "summary": TrainingSummary(**found["summary"]),
+        }
+    )

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from clipcov_assets.core.clip_model import create_clip
-from clipcov_assets.jobs.embed import embed_pairs
+from clipcov_assets.core.encoding import encode_captions, encode_images
 from clipcov_assets.pool_tables import list_column, row_matrix
 from clipcov_assets.tables import EMBEDDINGS, delivered_embeddings_schema
 from tests.world import Machine
@@ -95,8 +95,13 @@ def test_a_new_proxy_embeds_everything(machine):
 
 
 def own_embeddings(machine, crawl):
-    return embed_pairs(
-        create_clip("demo", seed=0), machine.store.read("raw_pairs", crawl), machine.resources["compute"]
+    clip, pairs = create_clip("demo", seed=0), machine.store.read("raw_pairs", crawl)
+    uid = pairs["uid"].to_pylist()
+    images = encode_images(clip, zip(uid, pairs["image"].to_pylist(), strict=True), device="cpu", batch_size=len(uid))
+    captions = zip(uid, pairs["caption"].to_pylist(), strict=True)
+    return tuple(
+        np.concatenate(list(part))
+        for part in (images, encode_captions(clip, captions, device="cpu", batch_size=len(uid)))
     )
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from clipcov_assets.core import METHODS, Pool
 from clipcov_assets.core.objective import TERMS
+from clipcov_assets.core.selection import ABLATIONS
+from tests.core.conftest import random_pool
 
 
 def test_a_diverse_second_pick_by_hand() -> None:
@@ -115,3 +117,17 @@ def test_variants_are_not_mixed(pools: SimpleNamespace) -> None:
         METHODS["clipcov"](pools.random(0), 1, variant="official")
     with pytest.raises(ValueError, match='knows only inter="mean"'):
         METHODS["clipcov"](pools.random(0), 1, variant="released", inter="sum")
+
+
+def test_the_ablation_leaves_terms_out_one_after_the_other() -> None:
+    pool = random_pool(3, sizes=(40, 30))
+    for name, terms in {
+        "clipcov_cov": ("class", "self"),
+        "clipcov_cov_inter": ("class", "self", "inter"),
+        "clipcov_cov_inter_reg": ("class", "self", "inter", "class_reg"),
+        "clipcov_cov_inter_label": ("class", "self", "inter", "label"),
+    }.items():
+        expected = METHODS["clipcov"](pool, 70, terms=terms)
+        assert ABLATIONS[name](pool, 70).order.tolist() == expected.order.tolist()
+    orders = {tuple(method(pool, 70).order.tolist()) for method in (METHODS["clipcov"], *ABLATIONS.values())}
+    assert len(orders) == 5

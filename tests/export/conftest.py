@@ -5,45 +5,15 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-SCHEMA = {
-    "crawl": pl.String,
-    "method": pl.String,
-    "fraction": pl.Float64,
-    "pairs": pl.Int64,
-    "evaluation_set": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "chance": pl.Float64,
-    "images": pl.Int64,
-}
-
-
-def build_scores(
-    accuracies: dict[tuple[str, float], float | None],
-    *,
-    crawl: str = "crawl-1",
-    evaluation_sets: tuple[str, ...] = ("pets",),
-) -> pl.DataFrame:
-    """(method, fraction) -> acc1; acc5 and recall follow from it, intervals are five points wide."""
-    values = [
-        (method, fraction, name, metric, accuracy)
-        for (method, fraction), acc1 in accuracies.items()
-        for name in evaluation_sets
-        for metric, accuracy in (
-            ("acc1", acc1),
-            ("acc5", acc1 and acc1 + 0.2),
-            ("mean_per_class_recall", acc1),
-        )
-    ]
-    rows = [
-        (crawl, method, fraction, int(1000 * fraction), name, metric, value)
-        + ((None, None) if value is None else (value - 0.025, value + 0.025))
-        + (0.5 if metric == "acc5" else 0.1, 200)
-        for method, fraction, name, metric, value in values
-    ]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+from clipcov_assets.export.comparison_tables import ComparisonTables
+from tests.comparisons import (
+    build_class_recalls,
+    build_curves,
+    build_differences,
+    build_groups,
+    build_scores,
+    build_trainings,
+)
 
 
 @pytest.fixture
@@ -62,4 +32,22 @@ def scores() -> pl.DataFrame:
             ("full", 1.0): 0.50,
         },
         evaluation_sets=("pets", "birds"),
+    )
+
+
+@pytest.fixture
+def tables(scores: pl.DataFrame) -> ComparisonTables:
+    """All tables of crawl-1, each with something in it."""
+    checkpoints = [("clipcov", 0.05), ("clipcov", 0.1), ("random", 0.05), ("random", 0.1), ("full", 1.0)]
+    classes = {"cat": 0.5, "dog": 0.2, "cow": 0.9}
+    other = {"cat": 0.1, "dog": 0.6, "cow": 0.9}
+    return ComparisonTables(
+        scores,
+        build_groups({(*one, "shift5"): 0.1 + one[1] / 2 for one in checkpoints}),
+        build_differences(
+            (0.05, "random", "pets", 0.1, 0.05, 0.15, 0.001, 0.002), (0.1, "random", "pets", -0.01, -0.03, 0.01, 1, 1)
+        ),
+        build_trainings(*((*one, 0, 0.1) for one in checkpoints)),
+        build_class_recalls({("clipcov", 0.1): classes, ("random", 0.1): other}),
+        build_curves(*((*one, 0, 20) for one in checkpoints)),
     )

@@ -1,13 +1,14 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import polars as pl
 
+from clipcov_assets.export.charts import PICTURES
+from clipcov_assets.export.comparison_tables import ComparisonTables
 from clipcov_assets.export.report import html_report
-from clipcov_assets.tables import DIFFERENCES
-
-NO_DIFFERENCES = pl.DataFrame(DIFFERENCES.empty_table())
+from tests.comparisons import build_differences, build_tables
 
 
 class Outline(HTMLParser):
@@ -43,42 +44,55 @@ def outline_of(page: str) -> Outline:
     return outline
 
 
-def test_the_page_needs_nothing_beside_it(scores: pl.DataFrame) -> None:
-    outline = outline_of(html_report(scores, NO_DIFFERENCES, links={}))
+def test_the_page_needs_nothing_beside_it(tables: ComparisonTables) -> None:
+    outline = outline_of(html_report(tables, links={}))
     assert "script" not in outline.tags and "link" not in outline.tags
     assert all(address.startswith(("#crawl-", "data:image/png;base64,")) for address in outline.addresses)
 
 
-def test_crawls_come_newest_first(build: Callable[..., pl.DataFrame]) -> None:
+def test_every_picture_and_table_of_a_crawl_is_on_the_page(tables: ComparisonTables) -> None:
+    outline = outline_of(html_report(tables, links={}))
+    assert outline.tags.count("img") == len(PICTURES)
+    headings = {*(picture.title for picture in PICTURES.values()), "Trainings", "How small may the subset be?"}
+    assert headings <= set(outline.texts)
+
+
+def test_crawls_come_newest_first_and_each_shows_what_it_has(
+    build: Callable[..., pl.DataFrame], tables: ComparisonTables
+) -> None:
     accuracies = {("clipcov", 0.1): 0.4, ("full", 1.0): 0.5}
-    scores = pl.concat([build(accuracies, crawl=crawl) for crawl in ("crawl-9", "crawl-10", "crawl-1")])
-    page = html_report(scores, NO_DIFFERENCES, links={})
-    assert re.findall("<h2>(crawl-[0-9]+)</h2>", page) == ["crawl-10", "crawl-9", "crawl-1"]
-    assert outline_of(page).tags.count("img") == 3
+    older = [build(accuracies, crawl=crawl) for crawl in ("crawl-0", "crawl-10")]
+    page = html_report(replace(tables, scores=pl.concat([tables.scores, *older])), links={})
+    assert re.findall("<h2>(crawl-[0-9]+)</h2>", page) == ["crawl-10", "crawl-1", "crawl-0"]
+    assert outline_of(page).tags.count("img") == len(PICTURES) + 2
+    assert page.count("<h3>Trainings</h3>") == page.count("in words</summary>") == 1
 
 
 def test_every_score_is_on_the_page(scores: pl.DataFrame) -> None:
-    texts = outline_of(html_report(scores, NO_DIFFERENCES, links={})).texts
-    assert {"30.0", "[27.5, 32.5]", "50.0", "70.0", "1,000", "10.0", "10 %", "100 pairs"} <= set(texts)
+    texts = outline_of(html_report(build_tables(scores), links={})).texts
+    assert {"30.0", "[27.5, 32.5]", "50.0", "70.0", "1,000", "10.0", "10 %", "(100 pairs)"} <= set(texts)
 
 
 def test_the_best_method_of_a_size_is_bold_on_every_set(scores: pl.DataFrame) -> None:
-    assert re.findall("<b>([0-9.]+)</b>", html_report(scores, NO_DIFFERENCES, links={})) == ["30.0"] * 2 + ["45.0"] * 2
+    assert re.findall("<b>([0-9.]+)</b>", html_report(build_tables(scores), links={})) == ["30.0"] * 2 + ["45.0"] * 2
 
 
 def test_links_are_shown(scores: pl.DataFrame) -> None:
-    page = html_report(scores, NO_DIFFERENCES, links={"Dagster & more": 'http://127.0.0.1:3000/?a="b"'})
+    page = html_report(build_tables(scores), links={"Dagster & more": 'http://127.0.0.1:3000/?a="b"'})
     assert 'href="http://127.0.0.1:3000/?a=&quot;b&quot;"' in page and "Dagster &amp; more" in page
 
 
 def test_names_are_escaped(build: Callable[..., pl.DataFrame]) -> None:
     attack = "<script>alert(1)</script>"
-    accuracies = {("clipcov", 0.1): 0.4, ("full", 1.0): None}
-    page = html_report(build(accuracies, crawl=attack, evaluation_sets=(attack, '"><img')), NO_DIFFERENCES, links={})
-    outline = outline_of(page)
-    assert "script" not in outline.tags and outline.tags.count("img") == 1
+    scores = build({("clipcov", 0.1): 0.4, ("full", 1.0): None}, crawl=attack, evaluation_sets=(attack, '"><img'))
+    numbers = (0.1, 0.0, 0.2, 0.5, 0.5)
+    differences = build_differences((0.1, "random", attack, *numbers), crawl=attack)
+    outline = outline_of(html_report(build_tables(scores, differences=differences), links={}))
+    assert "script" not in outline.tags and outline.tags.count("img") == 2
     assert attack in outline.texts
+    assert any(text.startswith(f"10 %, {attack}: clipcov against random") for text in outline.texts)
 
 
-def test_equal_scores_give_an_equal_page(scores: pl.DataFrame) -> None:
-    assert html_report(scores, NO_DIFFERENCES, links={}) == html_report(scores.reverse(), NO_DIFFERENCES, links={})
+def test_equal_tables_give_an_equal_page(tables: ComparisonTables) -> None:
+    backwards = ComparisonTables(**{name: table.reverse() for name, table in vars(tables).items()})
+    assert html_report(tables, links={}) == html_report(backwards, links={})

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from clipcov_assets.export.scoreboard import comparison_markdown, scoreboard
+from clipcov_assets.export.scoreboard import scoreboard
 
 
 def test_the_scoreboard_reads_as_expected(scores: pl.DataFrame) -> None:
@@ -42,15 +42,21 @@ def test_a_hostile_name_cannot_reach_the_terminal(build: Callable[..., pl.DataFr
     assert "\x1b" not in board and "\x07" not in board
 
 
-def test_markdown_holds_both_tables(scores: pl.DataFrame) -> None:
-    text = comparison_markdown(scores, "crawl-1")
-    assert "| method | fraction | pairs | birds | pets |\n| --- | --- | --- | --- | --- |\n| chance |" in text
-    assert "| clipcov | 10 % | 100 | 45.0 [42.5, 47.5] | 45.0 [42.5, 47.5] |" in text
-    assert "| full | 100 % | 1,000 |" in text
-    assert "| clipcov | 10 % | 10 % |\n| random | none | none |" in text
+def test_a_main_metric_other_than_acc1_is_named(build: Callable[..., pl.DataFrame]) -> None:
+    accuracies = {("clipcov", 0.05): 0.3, ("full", 1.0): 0.5}
+    scores = pl.concat(
+        [build(accuracies), build(accuracies, evaluation_sets=("shapes",), main="mean_per_class_recall")]
+    )
+    lines = scoreboard(scores, "crawl-1").splitlines()
+    assert lines[0] == "crawl-1: zero-shot main metric of each set in per cent [95 % interval]"
+    assert lines[2].split() == ["pets", "shapes"]
+    assert lines[3].split() == ["acc1", "mean", "per-class", "recall"]
+    assert lines[-1] == "full        100 %  1,000  50.0 [47.5, 52.5]      45.0 [42.5, 47.5]"
 
 
-def test_markdown_escapes_names(build: Callable[..., pl.DataFrame]) -> None:
-    names = ("a|b", "<img src=x>", "method")
-    text = comparison_markdown(build({("full", 1.0): 0.5}, evaluation_sets=names), "crawl-1")
-    assert "a\\|b" in text and "&lt;img src=x&gt;" in text and "<img" not in text
+def test_the_spread_of_seeds_follows_the_interval(build: Callable[..., pl.DataFrame]) -> None:
+    several = build({("clipcov", 0.05): 0.3}, seed_deviation=0.012)
+    lines = scoreboard(pl.concat([several, build({("full", 1.0): 0.5})]), "crawl-1").splitlines()
+    assert lines[0].endswith("[95 % interval] ± deviation over seeds")
+    assert lines[-3] == "clipcov       5 %     50  30.0 [27.5, 32.5] ±1.2"
+    assert lines[-1] == "full        100 %  1,000  50.0 [47.5, 52.5]"

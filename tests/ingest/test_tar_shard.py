@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipcov_assets.ingest import tar_shard
-from clipcov_assets.ingest.tar_shard import DamagedTarError, Member, TarHeaders, read_content, read_members
+from clipcov_assets.ingest.tar_shard import TarHeaders, read_content
 
 UNUSUAL_TYPES = (
     tarfile.SYMTYPE,
@@ -52,12 +52,17 @@ def header(name: str, size: int, **fields: object) -> bytes:
     return entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
+def plain_files(path: Path) -> list[tuple[str, str, bytes]]:
+    with path.open("rb") as file:
+        entries = [entry for entry in TarHeaders(file) if not entry.flaw and entry.suffix]
+        return [(entry.key, entry.suffix, read_content(file, entry)) for entry in entries]
+
+
 def test_a_name_is_split_at_the_first_dot_of_its_last_part(
     write: Callable[[bytes], Path], make: SimpleNamespace
 ) -> None:
     path = write(make.tar([("./a.b/c.seg.TXT", b"1"), ("../../etc/x.txt", b"2"), ("README", b"3")]))
-    members = list(read_members(path, {"seg.txt", "txt"}))
-    assert members == [Member("a.b/c", "seg.txt", b"1"), Member("../../etc/x", "txt", b"2")]
+    assert plain_files(path) == [("a.b/c", "seg.txt", b"1"), ("../../etc/x", "txt", b"2")]
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def unusual(write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_only_plain_files_are_read(unusual: Path) -> None:
-    assert list(read_members(unusual, {"txt"})) == [Member("2", "txt", b"two")]
+    assert plain_files(unusual) == [("2", "txt", b"two")]
 
 
 def test_what_is_no_plain_file_is_found_with_its_flaw(unusual: Path) -> None:
@@ -89,17 +94,13 @@ def test_what_is_no_plain_file_is_found_with_its_flaw(unusual: Path) -> None:
     assert flaws[-1] == ""
 
 
-def test_a_damaged_header_stops_a_strict_reader_and_costs_others_only_its_member(
-    write: Callable[[bytes], Path], make: SimpleNamespace
-) -> None:
+def test_a_damaged_header_costs_only_its_member(write: Callable[[bytes], Path], make: SimpleNamespace) -> None:
     content = bytearray(make.tar([(f"{number}.txt", b"x") for number in range(4)]))
     content[1024:1034] = b"\xff" * 10  # the header of the second member
     path = write(bytes(content))
     keys, damage = found(path)
     assert keys == ["0", "2", "3"]
     assert damage.startswith("no header at byte 1024")
-    with pytest.raises(DamagedTarError, match=r"0\.tar .*no header at byte 1024.*fetch it again"):
-        next(read_members(path, {"txt"}))
 
 
 def test_damaged_places_are_counted(write: Callable[[bytes], Path], make: SimpleNamespace) -> None:
@@ -120,8 +121,6 @@ def test_a_tar_cut_short_keeps_its_head_and_says_so(
     path = write(make.tar([(f"{number}.txt", b"x" * 10) for number in range(4)])[:end])
     assert found(path)[0] == keys
     assert re.search("cut short|no tar", found(path)[1])
-    with pytest.raises(DamagedTarError):
-        next(read_members(path, {"txt"}))
 
 
 def test_concatenated_tars_are_read_whole(write: Callable[[bytes], Path], make: SimpleNamespace) -> None:
@@ -202,8 +201,6 @@ def test_what_is_no_tar_is_named(write: Callable[[bytes], Path], content: bytes,
     keys, damage = found(write(content))
     assert not keys
     assert what in damage
-    with pytest.raises(DamagedTarError, match="fetch it again"):
-        next(read_members(write(content), {"txt"}))
 
 
 def test_an_empty_tar_is_sound(write: Callable[[bytes], Path], make: SimpleNamespace) -> None:

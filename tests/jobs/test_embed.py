@@ -9,18 +9,17 @@ import torch
 from PIL import Image
 
 from clipcov_assets.core.clip_model import create_clip
-from clipcov_assets.core.encoding import preparation
+from clipcov_assets.core.encoding import encode_captions, encode_images, preparation
 from clipcov_assets.core.similarity import clip_scores
 from clipcov_assets.jobs import embed
-from clipcov_assets.jobs.embed import PairEncoder, StoredPairs, embed_pairs, embed_places, piece_rows
+from clipcov_assets.jobs.embed import PairEncoder, StoredPairs, embed_places, piece_rows
 from clipcov_assets.jobs.ready_embeddings import MADE_WITH, delivered_embeddings, find_known, in_order, spot_check
 from clipcov_assets.pool_tables import list_column
 from clipcov_assets.tables import delivered_embeddings_schema, embeddings_schema
-from resources.compute import Compute
 from resources.lance_store import LanceStore
 from resources.pieces import Pieces
 
-CPU, CRAWL, WIDTH = Compute(device="cpu", batch_size=8), "crawl-1", 128
+CRAWL, WIDTH = "crawl-1", 128
 
 
 def content(seeds):
@@ -88,10 +87,19 @@ def embedded(model, pairs, pieces, places=None, *, workers=0, said=None):
     return tuple(np.concatenate(rows) for rows in zip(*piece_rows(pieces, keys), strict=True))
 
 
+def embedded_at_once(clip, pairs):
+    uid = pairs["uid"].to_pylist()
+    parts = (
+        encode_images(clip, zip(uid, pairs["image"].to_pylist(), strict=True), device="cpu", batch_size=len(uid)),
+        encode_captions(clip, zip(uid, pairs["caption"].to_pylist(), strict=True), device="cpu", batch_size=len(uid)),
+    )
+    return tuple(np.concatenate(list(part)) for part in parts)
+
+
 def test_a_crawl_is_embedded_as_its_pairs_in_memory_are(store, pieces):
     pairs, model = store_pairs(store, range(50)), encoder()
     image, text = embedded(model, pairs, pieces)
-    ours = embed_pairs(model.clip, store.read("raw_pairs", CRAWL), CPU)
+    ours = embedded_at_once(model.clip, store.read("raw_pairs", CRAWL))
     for rows, other in zip((image, text), ours, strict=True):
         assert rows.dtype == np.float16
         np.testing.assert_allclose(rows, other, atol=1e-3)
@@ -102,7 +110,7 @@ def test_threads_share_a_batch_and_leave_no_trace(store, pieces):
     pairs, model, threads = store_pairs(store, range(30)), encoder(threads=3), torch.get_num_threads()
     rows = embedded(model, pairs, pieces)
     assert sorted(model.batches) == [1] * 4 + [2] * 4 + [3] * 6
-    ours = embed_pairs(model.clip, store.read("raw_pairs", CRAWL), CPU)
+    ours = embedded_at_once(model.clip, store.read("raw_pairs", CRAWL))
     for one, other in zip(rows, ours, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
     assert torch.get_num_threads() == threads
@@ -211,7 +219,7 @@ def test_a_spot_check_compares_captions_and_the_images_that_are_there(store):
     pairs = store_pairs(store, range(100), image=lambda seed: picture(seed) if seed % 2 else None)
     model, table = encoder(), store.read("raw_pairs", CRAWL)
     with_image = table.set_column(2, "image", pa.array([picture(seed) for seed in range(100)], pa.large_binary()))
-    image, text = (rows.astype(np.float16) for rows in embed_pairs(model.clip, with_image, CPU))
+    image, text = (rows.astype(np.float16) for rows in embedded_at_once(model.clip, with_image))
     deliver_embeddings(store, pairs, image, text[::-1])
     cosines = spot_check(model, pairs, delivered_embeddings(store, CRAWL, pairs.version))
     assert cosines["image"] == pytest.approx(1, abs=1e-3)

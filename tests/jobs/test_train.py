@@ -5,35 +5,68 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from mlflow.tracking import MlflowClient
 
-TRAIN = """
-import sys
-from pathlib import Path
-import pyarrow as pa
 from clipcov_assets.core.recipe import Augmentation, Recipe
-from clipcov_assets.jobs.train import train_checkpoint
+from clipcov_assets.jobs.train import Trainer, Training, curve_rows, training_rows
+from clipcov_assets.subset_pairs import pairs_of_crawl
+from clipcov_assets.tables import RAW_PAIRS
 from tests.deliveries import image
 from tests.world import world
 
-home, seed = Path(sys.argv[1]), int(sys.argv[2])
-resources = world(home)
-rows = [{"caption": f"class {number % 4}", "image": image(number)} for number in range(64)]
-schema = pa.schema({"caption": pa.string(), "image": pa.large_binary()})
-recipe = Recipe(batch_size=16, learning_rate=1e-3, epochs=12, augmentation=Augmentation(flip=0.5, color=0.1))
-compute = resources["compute"].model_copy(update={"savepoint_samples": 64})
-found = train_checkpoint(
-    "random_checkpoint/crawl-1/f20", pa.Table.from_pylist(rows, schema=schema), "demo", recipe, seed=seed, tags={},
-    encoder=resources["encoder"], tracker=resources["tracker"], compute=compute, staging=resources["staging"],
-)
-print(found.weights.sha256, found.summary.samples_seen, len(found.curve))
+CAPTIONS = [f"class {number % 4}" for number in range(64)]
+RECIPE = Recipe(batch_size=16, learning_rate=1e-3, epochs=12, augmentation=Augmentation(flip=0.5, color=0.1))
+SAID: list[str] = []  # what the trainer reports
+TRAIN = """
+import sys
+from pathlib import Path
+from tests.jobs.test_train import train_here
+for one in train_here(Path(sys.argv[1]), [int(seed) for seed in sys.argv[2].split(",")], int(sys.argv[3])):
+    print(one.weights.sha256, one.summary.samples_seen, len(one.steps))
 """
 
 
-def start(home, seed=0):
+def train_here(home, seeds, devices=1, **changes):
+    resources = world(home)
+    store = resources["store"]
+    if not store.exists("raw_pairs", "crawl-1"):
+        store.write("raw_pairs", "crawl-1", pairs())
+    training = Training(
+        "random_checkpoint/crawl-1/f20",
+        pairs_of_crawl(store, "crawl-1"),
+        ("random_subset/crawl-1|f20", "0123", store.uri),
+        "demo",
+        RECIPE,
+        tags={},
+        parent=("crawl-1", "random"),
+        **changes,
+    )
+    compute = resources["compute"].model_copy(update={"savepoint_samples": 64, "devices": devices})
+    trainer = Trainer(
+        resources["encoder"], resources["tracker"], compute, resources["staging"], report=SAID.append, warn=SAID.append
+    )
+    return trainer.train(training, seeds)
+
+
+def pairs():
+    rows = [
+        {
+            "uid": f"{number:032x}",
+            "caption": caption,
+            "image": image(number),
+            "bytes": len(image(number)),
+            "content": number.to_bytes(16, "big"),
+        }
+        for number, caption in enumerate(CAPTIONS)
+    ]
+    return pa.Table.from_pylist(rows, schema=RAW_PAIRS)
+
+
+def start(home, seeds="0", devices=1):
     return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, str(home), str(seed)],
+        [sys.executable, "-c", TRAIN, str(home), seeds, str(devices)],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -41,20 +74,24 @@ def start(home, seed=0):
     )
 
 
-def train(home, seed=0):
-    with start(home, seed) as process:
+def train(home, seeds="0", devices=1):
+    with start(home, seeds, devices) as process:
         output, errors = process.communicate()
     assert process.returncode == 0, errors
-    return output.split()
+    return [line.split() for line in output.splitlines()]
 
 
-def kill_after_a_state(home):
-    with start(home) as process:
-        while process.poll() is None and not list((home / "staging").rglob("*.state")):
+def kill_after(home, wanted, seeds="0"):
+    with start(home, seeds) as process:
+        while process.poll() is None and not wanted():
             time.sleep(0.001)
         process.kill()
         process.communicate()
     assert process.returncode == -9
+
+
+def states(home):
+    return list((home / "staging").rglob("*.state"))
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +102,85 @@ def undisturbed(tmp_path_factory):
 def runs(home):
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("clipcov-assets")
-    return [run.info.status for run in client.search_runs([experiment.experiment_id])]
+    found = client.search_runs([experiment.experiment_id])
+    return [run.info.status for run in found if "clipcov.seed" in run.data.tags]
 
 
 def test_a_killed_training_goes_on_to_the_same_weights_in_the_same_run(undisturbed, tmp_path):
-    kill_after_a_state(tmp_path)
+    kill_after(tmp_path, lambda: states(tmp_path))
     assert train(tmp_path) == undisturbed
-    assert undisturbed[1:] == ["768", "48"]
-    assert runs(tmp_path) == ["FINISHED"]
+    assert undisturbed[0][1:] == ["768", "48"]
+    assert len(runs(tmp_path)) == runs(tmp_path).count("FINISHED") <= 2  # a second one where no run was noted in time
     assert not [path for path in (tmp_path / "staging").rglob("*") if path.suffix != ".lock"]
 
 
-def test_the_state_of_another_training_is_not_taken_and_its_run_is_closed(undisturbed, tmp_path):
-    kill_after_a_state(tmp_path)
-    assert train(tmp_path, seed=1)[0] != undisturbed[0]
-    assert sorted(runs(tmp_path)) == ["FINISHED", "KILLED"]
+def test_the_state_of_another_training_is_not_taken(undisturbed, tmp_path):
+    kill_after(tmp_path, lambda: states(tmp_path))
+    assert train(tmp_path, "1")[0][0] != undisturbed[0][0]
+    assert "RUNNING" not in runs(tmp_path)
+
+
+def test_a_killed_training_does_not_train_finished_seeds_again(undisturbed, tmp_path):
+    kill_after(tmp_path, lambda: list((tmp_path / "staging").rglob("*.done")) and states(tmp_path), "0,1")
+    (done,) = (tmp_path / "staging").rglob("*.done")
+    made = (tmp_path / "checkpoints/random_checkpoint/crawl-1/f20/seed-0/weights.pt").stat().st_mtime_ns
+    found = train(tmp_path, "0,1")
+    assert found[0] == undisturbed[0]
+    assert found[1][0] != found[0][0]
+    assert (tmp_path / "checkpoints/random_checkpoint/crawl-1/f20/seed-0/weights.pt").stat().st_mtime_ns == made
+    assert not done.exists()
+
+
+def test_two_devices_train_like_one(undisturbed, tmp_path):
+    # Batch normalization sees half of a batch, so weights differ; what is trained on does not.
+    ((weights, samples, steps),) = train(tmp_path, devices=2)
+    assert [samples, steps] == undisturbed[0][1:]
+    assert weights != undisturbed[0][0]
+    assert runs(tmp_path) == ["FINISHED"]
+
+
+def test_weights_of_seeds_that_are_no_longer_wanted_go(tmp_path):
+    train_here(tmp_path, [3])
+    train_here(tmp_path, [4])
+    folder = tmp_path / "checkpoints/random_checkpoint/crawl-1/f20"
+    assert [path.name for path in folder.iterdir()] == ["seed-4"]
+
+
+def test_a_training_is_recorded_with_its_data_recipe_curve_and_weights(tmp_path):
+    (checkpoint,) = train_here(tmp_path, [0])
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = client.get_run(checkpoint.mlflow_run_id)
+    assert run.data.params["recipe_hash"] and run.data.params["batch_size"] == "16"
+    assert run.inputs.dataset_inputs[0].dataset.digest == "0123"
+    curve = client.get_metric_history(checkpoint.mlflow_run_id, "loss")
+    assert [point.step for point in curve] == [step.samples_seen for step in checkpoint.steps]
+    assert any(name.startswith("system/") for name in run.data.metrics)
+    (weights,) = client.list_artifacts(checkpoint.mlflow_run_id, "checkpoint")
+    assert weights.file_size == Path(checkpoint.weights.path).stat().st_size
+    assert client.get_run(run.data.tags["mlflow.parentRunId"]).info.run_name == "crawl-1 random"
+
+
+def test_a_training_without_mlflow_is_trained_and_saved_all_the_same(tmp_path):
+    (expected,) = train_here(tmp_path / "with", [0])
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/mlflow.db").mkdir()  # where the database should be
+    SAID.clear()
+    (found,) = train_here(tmp_path / "without", [0])
+    assert found.weights.sha256 == expected.weights.sha256
+    assert Path(found.weights.path).is_file()
+    assert (found.mlflow_run_id, found.mlflow_address) == (None, None)
+    assert any("MLflow" in words for words in SAID)
+
+
+def test_rows_tell_what_was_trained_how_and_at_which_cost(tmp_path):
+    checkpoints = train_here(tmp_path, [0, 5])
+    training = Training("a/b", pairs_of_crawl(world(tmp_path)["store"], "crawl-1"), ("", "", ""), "demo", RECIPE, {})
+    compute = world(tmp_path)["compute"]
+    rows = training_rows(checkpoints, training, compute, crawl="crawl-1", method="random", fraction=0.2).to_pylist()
+    assert [row["seed"] for row in rows] == [0, 5]
+    for row in rows:
+        assert (row["pairs"], row["samples_seen"], row["epochs"]) == (64, 768, 12.0)
+        assert row["warmup_share"] == pytest.approx(0.1)
+        assert 0 < row["last_learning_rate"] < row["max_learning_rate"] <= 1e-3
+        assert (row["device"], row["devices"], row["precision"]) == ("cpu", 1, "float32")
+    assert curve_rows(checkpoints)["seed"].to_pylist() == [0] * 48 + [5] * 48

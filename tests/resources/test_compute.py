@@ -1,5 +1,6 @@
 import pytest
 
+from clipcov_assets.core.recipe import Execution
 from resources.compute import Compute
 
 
@@ -25,3 +26,18 @@ def test_an_unknown_precision_is_named():
 def test_there_is_a_worker_a_core_unless_a_number_is_given():
     assert Compute().resolved_workers() >= 1
     assert Compute(workers=7).resolved_workers() == 7
+
+
+def test_a_training_on_a_cpu_uses_one_device_unless_more_are_asked_for():
+    assert Compute(device="cpu").resolved_devices() == 1
+    assert Compute(device="cpu", devices=2).resolved_devices() == 2
+
+
+def test_a_training_is_run_as_the_machine_is_told():
+    found = Compute(device="cpu", precision="bfloat16", micro_batch=64, checkpoint_activations=True).execution()
+    assert found == Execution(device="cpu", precision="bfloat16", micro_batch=64, checkpoint_activations=True)
+
+
+def test_no_training_has_float16():
+    with pytest.raises(ValueError, match="compute.precision is 'float16', which is for encoders only"):
+        Compute(device="cpu", precision="float16").execution()

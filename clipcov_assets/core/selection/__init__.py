@@ -5,6 +5,7 @@ An unknown name raises a ValueError that lists the known ones.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from clipcov_assets.core.pool import Pool
 from clipcov_assets.core.ranking import Ranking
@@ -82,3 +83,18 @@ METHODS: dict[str, Method] = _Methods(
         "full": Method(rank_full, "Every pair, by uid: the upper line of a comparison."),
     }
 )
+
+
+def _with_terms(terms: tuple[str, ...], formula: str) -> Method:
+    return Method(
+        partial(rank_by_clipcov, terms=terms), f"ClipCov by a part of its objective: {formula}.", reads=CLIPCOV_COLUMNS
+    )
+
+
+# The ablation over the objective, F_cov = F_class + F_self first (arXiv:2403.12267, Table 3).
+ABLATIONS: dict[str, Method] = {
+    "clipcov_cov": _with_terms(("class", "self"), "F_cov"),
+    "clipcov_cov_inter": _with_terms(("class", "self", "inter"), "F_cov + F_inter"),
+    "clipcov_cov_inter_reg": _with_terms(("class", "self", "inter", "class_reg"), "F_cov + F_inter - F_class_reg"),
+    "clipcov_cov_inter_label": _with_terms(("class", "self", "inter", "label"), "F_cov + F_inter + F_label"),
+}

@@ -17,7 +17,7 @@ demo: $(READY) ## carry data/demo from raw pairs to a scoreboard
 test: $(DEV_READY) ## every test
 	$(BIN)/python -m pytest
 
-bench: $(BENCH_READY) ## ours and the peers, measured side by side: rewrites docs/performance.md (half an hour)
+bench: $(BENCH_READY) ## ours and the peers, measured side by side: rewrites docs/performance.md (three quarters of an hour)
 	$(BIN)/python -m benchmarks
 
 ui: $(READY) ## Dagster on http://127.0.0.1:3000 and MLflow on http://127.0.0.1:5000

@@ -12,7 +12,7 @@ from benchmarks.measure import Line, in_fresh_process, in_words, measure
 from benchmarks.report import PAGE, Run, render, write
 from benchmarks.works import BENCHMARKS
 
-DURATION = "A complete run takes half an hour on two cores, 5 GiB of memory, 12 GB of disk; leave the machine alone."
+DURATION = "A complete run takes 45 minutes on two cores, 5 GiB of memory, 12 GB of disk; leave the machine alone."
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -213,7 +213,8 @@ class _Trainer:
         self._model.set_grad_checkpointing(execution.checkpoint_activations)
         self._forward = torch.compile(self._model) if execution.compile else self._model
         self._loss = open_clip.ClipLoss(local_loss=True, gather_with_grad=True, rank=ranks.rank, world_size=ranks.size)
-        self._optimizer = _optimizer(self._model, recipe)
+        self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
+        self._optimizer = _optimizer(self._weights, recipe)
 
     def step(self, batch: tuple[Tensor, Tensor], amounts: Amounts | None, *, rate: float) -> float:
         """Take one optimizer step at a learning rate; return the loss of the whole batch before it."""
@@ -222,10 +223,9 @@ class _Trainer:
         parts = [slice(first, first + size) for first in range(0, len(batch[0]), size)]
         inputs = ((batch[0][part], batch[1][part], amounts and amounts[part]) for part in parts)
         loss = self._backward(next(inputs)) if len(parts) == 1 else self._backward_in_parts(list(inputs))
-        weights = [weight for weight in self._model.parameters() if weight.grad is not None]
-        self._ranks.average([loss, *(cast(Tensor, weight.grad) for weight in weights)])
+        self._ranks.average([loss, *(weight.grad for weight in self._weights if weight.grad is not None)])
         if self._recipe.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(weights, self._recipe.gradient_clip)
+            nn.utils.clip_grad_norm_(self._weights, self._recipe.gradient_clip)
         value = float(loss)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -335,9 +335,8 @@ def _summary(plan: Schedule, pairs: int, taken: list[TrainingStep], seconds: flo
     )
 
 
-def _optimizer(model: open_clip.CLIP, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(weights: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """Return AdamW in which vectors and scalars (norms, biases, the logit scale) do not decay."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},

@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import open_clip
@@ -140,6 +141,13 @@ def test_activations_may_be_computed_twice(pairs: PairsInMemory) -> None:
     torch.testing.assert_close(weights(trained(pairs, execution=replace(CPU, checkpoint_activations=True))), whole)
 
 
+@pytest.mark.skipif(which("c++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_model_trains_like_the_plain_one(pairs: PairsInMemory) -> None:
+    whole = weights(trained(pairs, STEADY))
+    compiled = weights(trained(pairs, STEADY, replace(CPU, compile=True)))
+    torch.testing.assert_close(compiled, whole, rtol=1e-3, atol=2e-5)
+
+
 def test_bfloat16_is_close_to_float32_and_the_weights_stay_in_float32(pairs: PairsInMemory) -> None:
     found = trained(pairs, execution=replace(CPU, precision="bfloat16"))
     assert all(weight.dtype == torch.float32 for weight in found.model.parameters())
@@ -240,7 +248,7 @@ def test_fewer_pairs_than_a_batch_are_one_batch() -> None:
 
 def test_only_matrices_decay(tiny_clip: ClipModel) -> None:
     names = {id(weight): name for name, weight in tiny_clip.model.named_parameters()}
-    decaying, steady = training._optimizer(tiny_clip.model, RECIPE).param_groups
+    decaying, steady = training._optimizer(list(tiny_clip.model.parameters()), RECIPE).param_groups
     assert (decaying["weight_decay"], steady["weight_decay"]) == (RECIPE.weight_decay, 0)
     assert all(weight.ndim >= 2 for weight in decaying["params"])
     assert {"logit_scale", "ln_final.weight", "ln_final.bias"} <= {names[id(one)] for one in steady["params"]}

@@ -1,7 +1,10 @@
 """The whole graph at a tiny scale: two crawls from deliveries to the comparison, nothing replaced."""
 
+import shutil
+
 import dagster as dg
 import numpy as np
+import polars as pl
 import pyarrow.compute as pc
 import pytest
 from mlflow.tracking import MlflowClient
@@ -10,7 +13,7 @@ from clipcov_assets.core import METHODS
 from clipcov_assets.demo import road
 from clipcov_assets.partitions import FRACTIONS, fractions_of, of_crawl
 from clipcov_assets.pool_tables import load_pool
-from tests.deliveries import deliver, evaluation_set, image
+from tests.deliveries import deliver, evaluation_set, image, retrieval_set
 from tests.world import Machine
 
 CRAWLS = ("crawl-1", "crawl-2")
@@ -231,3 +234,42 @@ def test_materializing_again_gives_the_same_bytes(machine):
         before = machine.data_version(asset, partition)
         machine.materialize(asset, partition=partition)
         assert machine.data_version(asset, partition) == before, asset
+
+
+def test_several_seeds_of_a_partition_are_one_setting_away_and_their_spread_is_told(machine):
+    partition = of_crawl("crawl-1", "f20")
+    (before,) = machine.store.read("random_trainings", partition).to_pylist()
+    machine.materialize("random_checkpoint", partition=partition, config={"random_checkpoint": {"seeds": [0, 7]}})
+    trainings = machine.store.read("random_trainings", partition).to_pylist()
+    assert [one["seed"] for one in trainings] == [0, 7]
+    assert trainings[0]["sha256"] == before["sha256"] != trainings[1]["sha256"]
+    machine.materialize("random_scorecard", partition=partition)
+    hits = (
+        pl.DataFrame(machine.store.read("random_scorecard", partition))
+        .group_by("seed")
+        .agg(acc1=(pl.col("rank_of_label") == 0).mean())
+    )
+    (acc1,) = [row for row in machine.store.read("random_scores", partition).to_pylist() if row["metric"] == "acc1"]
+    assert acc1["seeds"] == 2
+    assert acc1["value"] == pytest.approx(hits["acc1"].mean())
+    assert acc1["seed_deviation"] == pytest.approx(hits["acc1"].std())
+    machine.materialize("comparison", partition="crawl-1")
+    assert "seeds" in machine.metadata("comparison", "crawl-1")["comparison"]
+
+
+def test_a_retrieval_set_is_scored_beside_the_others(machine):
+    partition, folder = of_crawl("crawl-1", "f20"), machine.home / "eval/captions"
+    retrieval_set(folder, range(300, 312))
+    machine.materialize("random_scorecard", partition=partition)
+    shutil.rmtree(folder)
+    rows = {
+        row["metric"]: row
+        for row in machine.store.read("random_scores", partition).to_pylist()
+        if row["evaluation_set"] == "captions"
+    }
+    assert set(rows) == {
+        "mean_recall_at_1",
+        *(f"{side}_recall_at_{k}" for side in ("text", "image") for k in (1, 5, 10)),
+    }
+    assert [name for name, row in rows.items() if row["is_main"]] == ["mean_recall_at_1"]
+    assert rows["image_recall_at_1"]["chance"] == pytest.approx(1 / 12)

@@ -47,11 +47,21 @@ class Machine:
         definitions = dg.Definitions(assets=ASSETS, asset_checks=all_checks(), resources=self.resources)
         self._job = definitions.resolve_implicit_global_asset_job_def()
 
-    def materialize(self, *assets: str, partition: str | None = None, ok: bool = True) -> dg.ExecuteInProcessResult:
-        """Materialize assets of one partition with their checks; `ok=False` returns a failure instead of raising."""
+    def materialize(
+        self,
+        *assets: str,
+        partition: str | None = None,
+        ok: bool = True,
+        config: dict[str, dict[str, object]] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize assets of one partition with their checks; `ok=False` returns a failure instead of raising.
+
+        `config` is what a person sets in the launchpad, asset by asset.
+        """
         return self._job.execute_in_process(
             asset_selection=[dg.AssetKey(asset) for asset in assets],
             partition_key=partition,
+            run_config={"ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
             instance=self.instance,
             raise_on_error=ok,
         )

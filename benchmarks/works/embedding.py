@@ -4,9 +4,7 @@ import io
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from benchmarks.bare_model import BareModel, seconds_of
 from benchmarks.measure import Benchmark, Floor, Line, Measurement, Work, in_words, scaled
 from clipcov_assets.assets.embeddings import ScoredRows, embed_or_reuse
 from clipcov_assets.tables import RAW_PAIRS
@@ -24,6 +23,8 @@ from resources.pieces import Pieces
 
 # Imported where it is used: every benchmark loads this module, and torch would count into the memory of all.
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from clipcov_assets.core.clip_model import ClipModel
     from clipcov_assets.jobs.embed import PairEncoder, StoredPairs
 
@@ -123,60 +124,17 @@ def stored_pairs(store: LanceStore, crawl: str, clip: "ClipModel") -> "StoredPai
     return StoredPairs(store.uri, crawl, store.version("raw_pairs", crawl), preparation(clip))
 
 
-class BareModel:
-    """A model and batches in memory, as it takes them: no reading, no decoding, no writing."""
+def bare_model(encoder: "PairEncoder", pairs: "StoredPairs", count: int) -> BareModel:
+    """The model on so many pairs of the crawl in memory."""
+    from clipcov_assets.core.encoding import normalized
 
-    def __init__(self, encoder: "PairEncoder", pairs: "StoredPairs", count: int) -> None:
-        import torch
+    def in_memory(places: np.ndarray) -> "tuple[Tensor, Tensor]":
+        pixels, tokens = (one.to(encoder.device) for one in pairs[places])
+        return normalized(encoder.clip, pixels), tokens
 
-        self._encoder, self._count = encoder, count
-        self._ways = [self._batch_by_batch, self._a_share_in_each_thread]
-        encoder.clip.model.visual.to(encoder.device, memory_format=torch.channels_last)
-        sizes = range(encoder.batch_size, count, encoder.batch_size)
-        self._batches = [self._in_memory(pairs, places) for places in np.split(np.arange(count), sizes)]
-
-    def rate(self) -> float:
-        """Pairs a second; the first time both ways of using the cores are tried, and then the faster one is kept."""
-        seconds = {way: _seconds(way) for way in self._ways}
-        self._ways = [min(self._ways, key=lambda way: seconds[way])]
-        return self._count / min(seconds.values())
-
-    def _batch_by_batch(self) -> None:
-        for batch in self._batches:
-            self._embed(*batch)
-
-    def _a_share_in_each_thread(self) -> None:
-        import torch
-
-        threads, shares = torch.get_num_threads(), self._encoder.threads
-        parts = [part for batch in self._batches for part in zip(*(one.chunk(shares) for one in batch), strict=True)]
-        with ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(threads // shares,)) as executor:
-            list(executor.map(lambda part: self._embed(*part), parts))
-        torch.set_num_threads(threads)
-
-    def _in_memory(self, pairs: "StoredPairs", places: np.ndarray) -> Any:  # noqa: ANN401
-        from clipcov_assets.core.encoding import normalized
-
-        pixels, tokens = (one.to(self._encoder.device) for one in pairs[places])
-        return normalized(self._encoder.clip, pixels), tokens
-
-    def _embed(self, pixels: Any, tokens: Any) -> tuple[Any, Any]:  # noqa: ANN401
-        import torch
-
-        from clipcov_assets.core.clip_model import inference
-
-        kind, half = torch.device(self._encoder.device).type, self._encoder.precision
-        with (
-            inference(self._encoder.clip, device=self._encoder.device) as model,
-            torch.autocast(kind, getattr(torch, half), enabled=half != "float32"),
-        ):
-            return model.encode_image(pixels).cpu(), model.encode_text(tokens).cpu()
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    batches = np.split(np.arange(count), range(encoder.batch_size, count, encoder.batch_size))
+    model = encoder.clip.model
+    return BareModel(encoder, list(map(in_memory, batches)), model.encode_image, model.encode_text)
 
 
 def decoding_rate(pairs: "StoredPairs") -> float:
@@ -184,7 +142,7 @@ def decoding_rate(pairs: "StoredPairs") -> float:
     from clipcov_assets.jobs.embed import prepare_items
 
     items = np.array_split(np.arange(len(pairs)), -(-len(pairs) // ITEM_PAIRS))
-    return len(pairs) / _seconds(lambda: _exhaust(prepare_items(pairs, items, workers=WORKERS, pin=False)))
+    return len(pairs) / seconds_of(lambda: _exhaust(prepare_items(pairs, items, workers=WORKERS, pin=False)))
 
 
 def _exhaust(stream: Iterator[object]) -> None:
@@ -203,7 +161,7 @@ def prepare(case: str, scale: float) -> Work:
     size = write_pairs(raw, "crawl-1", range(n), pictures(side, kind))
     encoder = _encoder(architecture)
     crawl = stored_pairs(raw, "crawl-1", encoder.clip)
-    model = BareModel(encoder, crawl, min(n, in_memory))
+    model = bare_model(encoder, crawl, min(n, in_memory))
     rates: list[dict[str, float]] = []
 
     def set_up() -> LanceStore:
@@ -213,7 +171,7 @@ def prepare(case: str, scale: float) -> Work:
         return LanceStore(uri=tempfile.mkdtemp(dir=directory.name))
 
     def call(store: LanceStore) -> None:
-        rates[-1]["ours"] = n / _seconds(lambda: embed(encoder, crawl, store))
+        rates[-1]["ours"] = n / seconds_of(lambda: embed(encoder, crawl, store))
 
     def facts(result: None) -> dict[str, float]:
         shares = [one["ours"] / one["model"] + one["ours"] / one["decoding"] for one in rates]
@@ -242,7 +200,7 @@ def second_crawl(scale: float) -> Work:
     size = write_pairs(raw, "crawl-2", range(new, new + n), images)
     encoder = _encoder(SECOND_CRAWL.architecture)
     crawls = [stored_pairs(raw, crawl, encoder.clip) for crawl in ("crawl-1", "crawl-2")]
-    once = _seconds(lambda: embed(encoder, crawls[0], first))
+    once = seconds_of(lambda: embed(encoder, crawls[0], first))
 
     def set_up() -> LanceStore:
         copy = tempfile.mkdtemp(dir=directory.name)

@@ -2,9 +2,7 @@
 
 import io
 import tarfile
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from benchmarks.bare_model import BareModel, seconds_of
 from benchmarks.measure import Benchmark, Floor, Line, Measurement, Work, in_words, scaled
 from benchmarks.works.embedding import DISTINCT_IMAGES, WORDS, pictures
 from clipcov_assets.core.prompts import Prompts, fill, imagenet_prompts
@@ -154,54 +153,16 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-class BareTower:
-    """An image tower and batches in memory, as it takes them: no reading, no decoding, no classes."""
+def bare_tower(world: World) -> BareModel:
+    """The image tower on batches in memory."""
+    from clipcov_assets.core.encoding import normalized, preparation
+    from clipcov_assets.jobs.evaluate import SetImages
 
-    def __init__(self, world: World) -> None:
-        import torch
-
-        from clipcov_assets.core.encoding import normalized, preparation
-        from clipcov_assets.jobs.evaluate import SetImages
-
-        self._encoder = encoder = world.encoder
-        self._ways = [self._batch_by_batch, self._a_share_in_each_thread]
-        encoder.clip.model.visual.to(encoder.device, memory_format=torch.channels_last)
-        self._count = min(len(world.one), IN_MEMORY)
-        places = np.split(np.arange(self._count), range(encoder.batch_size, self._count, encoder.batch_size))
-        images = SetImages((world.one,), preparation(world.clip))
-        self._batches = [normalized(world.clip, images[0, some].to(encoder.device)) for some in places]
-
-    def rate(self) -> float:
-        """Images a second; the first time both ways of using the cores are tried, and then the faster one is kept."""
-        seconds = {way: _seconds(way) for way in self._ways}
-        self._ways = [min(self._ways, key=lambda way: seconds[way])]
-        return self._count / min(seconds.values())
-
-    def _batch_by_batch(self) -> None:
-        for batch in self._batches:
-            self._embed(batch)
-
-    def _a_share_in_each_thread(self) -> None:
-        import torch
-
-        cores, shares = torch.get_num_threads(), self._encoder.threads
-        parts = [part for batch in self._batches for part in batch.chunk(shares)]
-        with ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(cores // shares,)) as executor:
-            list(executor.map(self._embed, parts))
-        torch.set_num_threads(cores)
-
-    def _embed(self, pixels: "Tensor") -> "Tensor":
-        from clipcov_assets.core.clip_model import inference
-
-        with inference(self._encoder.clip, device=self._encoder.device) as model:
-            found: Tensor = model.encode_image(pixels).cpu()
-            return found
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    encoder, count = world.encoder, min(len(world.one), IN_MEMORY)
+    places = np.split(np.arange(count), range(encoder.batch_size, count, encoder.batch_size))
+    images = SetImages((world.one,), preparation(world.clip))
+    batches = [(normalized(world.clip, images[0, some].to(encoder.device)),) for some in places]
+    return BareModel(encoder, batches, world.clip.model.encode_image)
 
 
 def prepare(case: str, scale: float) -> Work:
@@ -222,7 +183,7 @@ def prepare(case: str, scale: float) -> Work:
 
 def beside_the_tower(world: World) -> Work:
     """Evaluate with a head that is known; the bare tower is measured anew before each run."""
-    tower, rates = BareTower(world), list[dict[str, float]]()
+    tower, rates = bare_tower(world), list[dict[str, float]]()
     tower.rate()  # both ways are tried
     world.head()
 
@@ -230,7 +191,7 @@ def beside_the_tower(world: World) -> Work:
         rates.append({"tower": tower.rate()})
 
     def call(_: None) -> None:
-        rates[-1]["ours"] = len(world.one) / _seconds(world.predictions)
+        rates[-1]["ours"] = len(world.one) / seconds_of(world.predictions)
 
     def facts(_: None) -> dict[str, float]:
         return {
@@ -247,7 +208,7 @@ def beside_the_tower(world: World) -> Work:
 def a_second_time(world: World) -> Work:
     """Evaluate once, and then again with the head from the cache."""
     found: list[pa.Table] = []
-    once = _seconds(lambda: found.append(world.predictions()))
+    once = seconds_of(lambda: found.append(world.predictions()))
     return world.work(world.predictions, facts=lambda again: {"once": once, "equal": again.equals(found[0])})
 
 

@@ -1,9 +1,9 @@
-"""Subsets become trained CLIP checkpoints, one MLflow run each."""
+"""Subsets become trained CLIP checkpoints, one for each seed, with an MLflow run each."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 import pyarrow as pa
@@ -22,9 +22,6 @@ from resources.compute import Compute
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
 from resources.staging import Staging
-
-if TYPE_CHECKING:
-    pass
 
 PARTIAL = "partial"
 PARTIAL_RECIPE = SCALE.recipe.within(f"epochs:{SCALE.partial_epochs}")
@@ -54,6 +51,17 @@ class TrainingConfig(dg.Config):
     )
 
 
+@dataclass(frozen=True)
+class TrainingResources:
+    """The resources of a training, bound together so that every checkpoint asset trains the same way."""
+
+    store: LanceStore
+    encoder: ClipEncoder
+    tracker: MlflowTracker
+    compute: Compute
+    staging: Staging
+
+
 def trainings_table(method: str) -> str:
     """Name of the table that says how a method's checkpoints were trained, beside their curves."""
     return f"{method}_trainings"
@@ -68,17 +76,13 @@ def train_partition(
     recipe: Recipe,
     seeds: Sequence[int],
     inputs: list[Input],
-    store: LanceStore,
-    encoder: ClipEncoder,
-    tracker: MlflowTracker,
-    compute: Compute,
-    staging: Staging,
+    resources: TrainingResources,
 ) -> dg.MaterializeResult:
     """Train one partition with each seed, and write its curves and what was trained how."""
     from clipcov_assets.jobs.train import Trainer, Training, curve_rows, training_rows
 
     asset, partition, crawl = f"{method}_checkpoint", str(context.partition_key), dimension(context, "crawl")
-    source = inputs[0]
+    source, store, compute = inputs[0], resources.store, resources.compute
     training = Training(
         name=f"{asset}/{partition.replace('|', '/')}",
         pairs=pairs,
@@ -96,7 +100,14 @@ def train_partition(
         },
         parent=(crawl, method),
     )
-    trainer = Trainer(encoder, tracker, compute, staging, report=context.log.info, warn=context.log.warning)
+    trainer = Trainer(
+        resources.encoder,
+        resources.tracker,
+        compute,
+        resources.staging,
+        report=context.log.info,
+        warn=context.log.warning,
+    )
     checkpoints = trainer.train(training, seeds)
     curves = curve_rows(checkpoints)
     trainings = training_rows(checkpoints, training, compute, crawl=crawl, method=method, fraction=fraction)
@@ -140,7 +151,7 @@ def _shown(trainings: pa.Table) -> dg.TableMetadataValue:
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     tags={"clipcov/stage": "train", "clipcov/method": "c_rho"},
-    code_version=code_version(2, SCALE.architecture, PARTIAL_RECIPE),
+    code_version=code_version(2, SCALE.architecture, PARTIAL_RECIPE, PARTIAL_SEED),
     automation_condition=nightly_training,
     pool=TRAINING_POOL,
     metadata={"dagster/column_schema": column_schema(CURVE)},
@@ -167,11 +178,7 @@ def partial_checkpoint(
         recipe=PARTIAL_RECIPE,
         seeds=[PARTIAL_SEED],
         inputs=[latest_input(context, asset, crawl) for asset in ("pool", "raw_pairs")],
-        store=store,
-        encoder=encoder,
-        tracker=tracker,
-        compute=compute,
-        staging=staging,
+        resources=TrainingResources(store, encoder, tracker, compute, staging),
     )
 
 
@@ -186,7 +193,7 @@ def checkpoint_asset(method: str) -> dg.AssetsDefinition:
         owners=OWNERS,
         kinds={"pytorch", "mlflow"},
         tags={"clipcov/stage": "train", "clipcov/method": method},
-        code_version=code_version(2, SCALE.architecture, SCALE.recipe),
+        code_version=code_version(2, SCALE.architecture, SCALE.recipe, SCALE.training_seeds),
         automation_condition=nightly_training,
         pool=TRAINING_POOL,
         metadata={"dagster/column_schema": column_schema(CURVE)},
@@ -216,11 +223,7 @@ def checkpoint_asset(method: str) -> dg.AssetsDefinition:
             recipe=SCALE.recipe,
             seeds=config.seeds,
             inputs=[latest_input(context, f"{method}_subset", partition)],
-            store=store,
-            encoder=encoder,
-            tracker=tracker,
-            compute=compute,
-            staging=staging,
+            resources=TrainingResources(store, encoder, tracker, compute, staging),
         )
 
     return checkpoint

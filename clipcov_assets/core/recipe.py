@@ -161,7 +161,3 @@ class Execution:
     micro_batch: int | None = None
     checkpoint_activations: bool = False
     compile: bool = False
-
-    def on(self, device: str) -> "Execution":
-        """Return the same on another device."""
-        return replace(self, device=device)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +150,14 @@ class Trainer:
         # Only now it is known whether MLflow has the run.
         checkpoint = TrainedCheckpoint(seed, weights, tuple(steps), summary, run.run_id, run.address)
         done.write_text(json.dumps(asdict(checkpoint)))
+        kept.with_suffix(".state").unlink(missing_ok=True)
         return checkpoint
 
     def _train(
         self, training: Training, seed: int, kept: Path, run: TrackedRun
     ) -> tuple[SavedWeights, TrainingSummary, list[TrainingStep]]:
-        execution = self.compute.execution()
-        _describe(run, training, seed, execution)
+        work = self._work(training, seed, kept.with_suffix(".state"))
+        _describe(run, training, work)
         progress = Progress(Schedule.of(training.recipe, len(training.pairs)).samples_seen, "samples", self.report)
         steps: list[TrainingStep] = []
 
@@ -167,33 +168,26 @@ class Trainer:
             if run.run_id is not None and not kept.with_suffix(".mlflow").exists():
                 kept.with_suffix(".mlflow").write_text(run.run_id)
 
-        state = StateFile(kept.with_suffix(".state"), self.compute.savepoint_samples)
-        clip = create_clip(training.architecture, seed=seed)
-        summary = self._run(clip, training, execution, seed, state, on_step)
+        clip, devices = create_clip(training.architecture, seed=seed), self.compute.resolved_devices()
+        summary = work.train(clip, on_step) if devices == 1 else _train_on(devices, work, clip, on_step)
         weights = self.encoder.save(clip, f"{training.name}/seed-{seed}")
-        state.path.unlink(missing_ok=True)
         run.log_parameters({"weights": weights.path, "weights_sha256": weights.sha256})
         totals = {"samples_seen": summary.samples_seen, "final_loss": summary.loss, "training_seconds": summary.seconds}
         run.log_metrics(totals, step=summary.samples_seen)
         run.log_artifact(weights.path, "checkpoint")
         return weights, summary, steps
 
-    def _run(
-        self,
-        clip: ClipModel,
-        training: Training,
-        execution: Execution,
-        seed: int,
-        state: StateFile,
-        on_step: Callable[[TrainingStep], None],
-    ) -> TrainingSummary:
-        """Train here, or in a process for each GPU."""
-        devices, workers = self.compute.resolved_devices(), self.compute.resolved_workers()
-        reading = {"workers": workers // devices, "cache_bytes": self.compute.image_cache_bytes}
-        if devices > 1:
-            return _run_on_devices(devices, clip, training, execution, seed, state, on_step, reading)
-        pairs = TrainingPairs(training.pairs, preparation(clip), **reading, device=execution.device)
-        return train_clip(clip, pairs, training.recipe, execution, seed=seed, on_step=on_step, savepoint=state)
+    def _work(self, training: Training, seed: int, state: Path) -> "_Work":
+        compute = self.compute
+        return _Work(
+            training.pairs,
+            training.recipe,
+            compute.execution(),
+            seed,
+            StateFile(state, compute.savepoint_samples),
+            workers=compute.resolved_workers() // compute.resolved_devices(),
+            cache_bytes=compute.image_cache_bytes,
+        )
 
     def _identity(self, training: Training, seed: int) -> str:
         """Digest of all that the weights depend on: a state belongs to one training."""
@@ -267,38 +261,70 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def _run_on_devices(
-    devices: int,
-    clip: ClipModel,
-    training: Training,
-    execution: Execution,
-    seed: int,
-    state: StateFile,
-    on_step: Callable[[TrainingStep], None],
-    reading: Mapping[str, int],
-) -> TrainingSummary:
+@dataclass(frozen=True)
+class _Work:
+    """A training in which any process can take part.
+
+    Attributes:
+        pairs: Trained on.
+        recipe: How.
+        execution: How one device does it.
+        seed: Decides initial weights and order.
+        state: The newest state.
+        workers: Processes that read for one device.
+        cache_bytes: What decoded images may take on one device.
+    """
+
+    pairs: FoundPairs
+    recipe: Recipe
+    execution: Execution
+    seed: int
+    state: StateFile
+    workers: int
+    cache_bytes: int
+
+    def train(self, clip: ClipModel, on_step: Callable[[TrainingStep], None]) -> TrainingSummary:
+        """Train in this process, on its share where others train with it."""
+        pairs = TrainingPairs(
+            self.pairs,
+            preparation(clip),
+            workers=self.workers,
+            cache_bytes=self.cache_bytes,
+            device=self.execution.device,
+        )
+        return train_clip(
+            clip, pairs, self.recipe, self.execution, seed=self.seed, on_step=on_step, savepoint=self.state
+        )
+
+
+def _train_on(devices: int, work: _Work, clip: ClipModel, on_step: Callable[[TrainingStep], None]) -> TrainingSummary:
     """Train in one process a device, started as torchrun starts them, and take the weights over.
 
     The curve comes when the training is over: steps are taken in other processes.
+
+    Raises:
+        RuntimeError: A process failed; the message says what it said.
     """
     import torch
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    weights = state.path.with_suffix(".weights")
+    weights = work.state.path.with_suffix(".weights")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=devices,
         max_restarts=0,  # Dagster tries again
-        run_id=state.path.stem,
+        run_id=work.state.path.stem,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         monitor_interval=0.5,
     )
-    found = elastic_launch(config, _on_rank)(
-        training.pairs, clip.architecture, training.recipe, execution, seed, state, weights, reading
-    )
-    summary, steps = found[0]
+    try:
+        summary, steps = elastic_launch(config, _on_rank)(work, clip.architecture, weights)[0]
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise RuntimeError(f"the training stopped on device {rank}: {failure.message}") from error
     clip.model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     weights.unlink()
     for step in steps:
@@ -306,46 +332,36 @@ def _run_on_devices(
     return summary  # type: ignore[no-any-return]
 
 
-def _on_rank(
-    pairs: FoundPairs,
-    architecture: str,
-    recipe: Recipe,
-    execution: Execution,
-    seed: int,
-    state: StateFile,
-    weights: Path,
-    reading: Mapping[str, int],
-) -> tuple[TrainingSummary, list[TrainingStep]] | None:
+def _on_rank(work: _Work, architecture: str, weights: Path) -> tuple[TrainingSummary, list[TrainingStep]] | None:
     """Train in this process on its share of every batch; the first one saves, and returns what was done."""
     import torch
     from torch import distributed
 
-    rank, device = int(os.environ["LOCAL_RANK"]), execution.device
+    rank, device = int(os.environ["LOCAL_RANK"]), work.execution.device
     if device.startswith("cuda"):
         device = f"cuda:{rank}"
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["WORLD_SIZE"])))
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    clip = create_clip(architecture, seed=seed)
-    reader = TrainingPairs(pairs, preparation(clip), **reading, device=device)
+    clip = create_clip(architecture, seed=work.seed)
     steps: list[TrainingStep] = []
-    summary = train_clip(clip, reader, recipe, execution.on(device), seed=seed, on_step=steps.append, savepoint=state)
+    summary = replace(work, execution=replace(work.execution, device=device)).train(clip, steps.append)
     if not rank:
         torch.save(clip.model.state_dict(), weights)
     distributed.destroy_process_group()
     return None if rank else (summary, steps)
 
 
-def _describe(run: TrackedRun, training: Training, seed: int, execution: Execution) -> None:
+def _describe(run: TrackedRun, training: Training, work: _Work) -> None:
     run.log_parameters(
         {
             "architecture": training.architecture,
-            "seed": seed,
-            "pairs": len(training.pairs),
+            "seed": work.seed,
+            "pairs": len(work.pairs),
             "recipe_hash": training.recipe_hash,
-            **asdict(training.recipe),
-            **asdict(execution),
+            **asdict(work.recipe),
+            **asdict(work.execution),
         }
     )
     run.log_dataset(*training.dataset)

@@ -139,6 +139,16 @@ def test_two_devices_train_like_one(undisturbed, tmp_path):
     assert runs(tmp_path) == ["FINISHED"]
 
 
+def test_what_stops_one_device_is_told(tmp_path):
+    store = world(tmp_path)["store"]
+    rows = pairs().to_pylist()
+    rows[9]["image"] = b"no image"
+    store.write("raw_pairs", "crawl-1", pa.Table.from_pylist(rows, schema=RAW_PAIRS))
+    with pytest.raises(RuntimeError, match=f"the training stopped on device .*image of pair {9:032x} of crawl-1"):
+        train_here(tmp_path, [0], devices=2)
+    assert runs(tmp_path) == ["FAILED"]
+
+
 def test_weights_of_seeds_that_are_no_longer_wanted_go(tmp_path):
     train_here(tmp_path, [3])
     train_here(tmp_path, [4])

@@ -110,6 +110,11 @@ def materialized(
     )
 
 
+def legible(number: float) -> int | float:
+    """A number as people read it beside others: whole ones exactly, others to four digits."""
+    return int(number) if float(number).is_integer() else float(f"{number:.4g}")
+
+
 def _bytes_of(part: bytes | str | np.ndarray | pa.Table) -> Iterable[bytes]:
     if isinstance(part, str):
         yield part.encode()

@@ -28,6 +28,8 @@ SHARED = "clipcov.shared_run"
 SQLITE = "sqlite:///"
 # Within this many seconds a database must be free to write.
 DATABASE_SECONDS = 5.0
+# MLflow's pages open with runs and curves, and not with what it has for chats.
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 log = logging.getLogger(__name__).warning
 Find = Callable[[Any], Any]
 
@@ -187,7 +189,7 @@ class MlflowTracker(dg.ConfigurableResource):
             return str(found.experiment_id)
         location = None if self._by_server else Path(self.artifact_directory).resolve().as_uri()
         try:
-            return str(client.create_experiment(self.experiment, artifact_location=location))
+            return str(client.create_experiment(self.experiment, artifact_location=location, tags=MODEL_TRAINING))
         except MlflowException:
             # Another process may have been faster.
             found = client.get_experiment_by_name(self.experiment)

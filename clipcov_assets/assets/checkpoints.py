@@ -13,7 +13,7 @@ from clipcov_assets.assets.groups import CHECKPOINTS, OWNERS, RANKINGS, TRAINING
 from clipcov_assets.automation import nightly_training
 from clipcov_assets.core.recipe import Recipe
 from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
-from clipcov_assets.provenance import Input, content_version, latest_input, materialized
+from clipcov_assets.provenance import Input, content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, code_version
 from clipcov_assets.subset_pairs import FoundPairs, pairs_of_pool
 from clipcov_assets.tables import CURVE, column_schema
@@ -135,11 +135,11 @@ def train_partition(
 def _means(trainings: pa.Table) -> dict[str, float]:
     """Numbers that Dagster plots, means over the seeds."""
     names = [name for name in SHOWN if name != "seed"]
-    return {"seeds": len(trainings), **{name: float(trainings[name].to_numpy().mean()) for name in names}}
+    return {"seeds": len(trainings), **{name: legible(trainings[name].to_numpy().mean()) for name in names}}
 
 
 def _shown(trainings: pa.Table) -> dg.TableMetadataValue:
-    rows = trainings.select(SHOWN).to_pylist()
+    rows = [{name: legible(value) for name, value in row.items()} for row in trainings.select(SHOWN).to_pylist()]
     schema = dg.TableSchema.from_name_type_dict(dict.fromkeys(SHOWN, "float"))
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
 

@@ -21,7 +21,7 @@ from clipcov_assets.export.markdown import comparison_markdown, pictures_markdow
 from clipcov_assets.export.report import html_report
 from clipcov_assets.methods import COMPARED
 from clipcov_assets.partitions import crawl_order, crawls, fraction_key, fractions_of, of_crawl, the_crawl
-from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE
 from clipcov_assets.tables import (
     CHECKPOINT,
@@ -198,7 +198,9 @@ def _hits(store: LanceStore, crawl: str, fraction: str) -> dict[str, dict[str, p
 def _numbers(rows: pa.Table) -> dict[str, float]:
     """The main metric of each method, fraction and set as a number of its own, so that Dagster plots it over crawls."""
     return {
-        f"{row['metric']}/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": row["value"]
+        f"{row['metric']}/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": legible(
+            row["value"]
+        )
         for row in rows.to_pylist()
         if row["is_main"]
     }

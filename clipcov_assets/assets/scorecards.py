@@ -11,7 +11,7 @@ from clipcov_assets.assets.groups import OWNERS, SCORECARDS
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.ingest.evaluation_set import EvaluationSet, find_evaluation_sets
 from clipcov_assets.partitions import dimension, fractions_of, partitions_of
-from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, code_version
 from clipcov_assets.scoring import MeasuredSet, class_recall_rows, group_rows, measure, score_rows
 from clipcov_assets.tables import PREDICTIONS, column_schema
@@ -114,12 +114,16 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
             content_version(predictions, scores),
             inputs=(trained,),
             metadata={
-                **{f"{row['evaluation_set']}/{row['metric']}": row["value"] for row in scores.to_pylist()},
-                "images": len(predictions),
-                "seeds": len(trainings),
-                **{name: trained.metadata[name] for name in CONDITIONS},
                 "scorecard": _shown(scores, SCORE_COLUMNS),
                 "groups": _shown(groups, GROUP_COLUMNS),
+                **{
+                    f"{row['evaluation_set']}/{row['metric']}": legible(row["value"])
+                    for row in scores.to_pylist()
+                    if row["is_main"]
+                },
+                "images": sum(map(len, sets)),
+                "seeds": len(trainings),
+                **{name: trained.metadata[name] for name in CONDITIONS},
                 **{f"sha256/{one.name}": one.sha256 for one in sets},
                 **{f"prompts/{one.name}": _prompts_in_words(one) for one in sets},
                 "mlflow": trained.metadata["mlflow"],

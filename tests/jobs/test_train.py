@@ -74,8 +74,8 @@ def start(home, seeds="0", devices=1):
     )
 
 
-def train(home, seeds="0", devices=1):
-    with start(home, seeds, devices) as process:
+def train(home, seeds="0"):
+    with start(home, seeds) as process:
         output, errors = process.communicate()
     assert process.returncode == 0, errors
     return [line.split() for line in output.splitlines()]
@@ -106,9 +106,13 @@ def runs(home):
     return [run.info.status for run in found if "clipcov.seed" in run.data.tags]
 
 
+def told(checkpoint):
+    return [checkpoint.weights.sha256, str(checkpoint.summary.samples_seen), str(len(checkpoint.steps))]
+
+
 def test_a_killed_training_goes_on_to_the_same_weights_in_the_same_run(undisturbed, tmp_path):
     kill_after(tmp_path, lambda: states(tmp_path))
-    assert train(tmp_path) == undisturbed
+    assert [told(one) for one in train_here(tmp_path, [0])] == undisturbed
     assert undisturbed[0][1:] == ["768", "48"]
     assert len(runs(tmp_path)) == runs(tmp_path).count("FINISHED") <= 2  # a second one where no run was noted in time
     assert not [path for path in (tmp_path / "staging").rglob("*") if path.suffix != ".lock"]
@@ -116,7 +120,8 @@ def test_a_killed_training_goes_on_to_the_same_weights_in_the_same_run(undisturb
 
 def test_the_state_of_another_training_is_not_taken(undisturbed, tmp_path):
     kill_after(tmp_path, lambda: states(tmp_path))
-    assert train(tmp_path, "1")[0][0] != undisturbed[0][0]
+    (other,) = train_here(tmp_path, [1])
+    assert other.weights.sha256 != undisturbed[0][0]
     assert "RUNNING" not in runs(tmp_path)
 
 
@@ -124,18 +129,18 @@ def test_a_killed_training_does_not_train_finished_seeds_again(undisturbed, tmp_
     kill_after(tmp_path, lambda: list((tmp_path / "staging").rglob("*.done")) and states(tmp_path), "0,1")
     (done,) = (tmp_path / "staging").rglob("*.done")
     made = (tmp_path / "checkpoints/random_checkpoint/crawl-1/f20/seed-0/weights.pt").stat().st_mtime_ns
-    found = train(tmp_path, "0,1")
-    assert found[0] == undisturbed[0]
-    assert found[1][0] != found[0][0]
+    found = train_here(tmp_path, [0, 1])
+    assert told(found[0]) == undisturbed[0]
+    assert found[1].weights.sha256 != found[0].weights.sha256
     assert (tmp_path / "checkpoints/random_checkpoint/crawl-1/f20/seed-0/weights.pt").stat().st_mtime_ns == made
     assert not done.exists()
 
 
 def test_two_devices_train_like_one(undisturbed, tmp_path):
     # Batch normalization sees half of a batch, so weights differ; what is trained on does not.
-    ((weights, samples, steps),) = train(tmp_path, devices=2)
-    assert [samples, steps] == undisturbed[0][1:]
-    assert weights != undisturbed[0][0]
+    (found,) = train_here(tmp_path, [0], devices=2)
+    assert told(found)[1:] == undisturbed[0][1:]
+    assert found.weights.sha256 != undisturbed[0][0]
     assert runs(tmp_path) == ["FINISHED"]
 
 

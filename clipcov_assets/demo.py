@@ -28,11 +28,16 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class Step:
-    """Assets of one partition that run together."""
+    """Assets of one partition that run together.
+
+    Attributes:
+        gathers: Whether it is made again when any step of its crawl was.
+    """
 
     assets: tuple[str, ...]
     partition: str | None
     tags: dict[str, str]
+    gathers: bool = False
 
 
 def road(crawl: str) -> Iterator[Step]:
@@ -54,7 +59,7 @@ def road(crawl: str) -> Iterator[Step]:
                 of_crawl(crawl, fraction),
                 {**tags, "clipcov/method": method, "clipcov/fraction": fraction},
             )
-    yield Step(("comparison",), crawl, tags)
+    yield Step(("comparison",), crawl, tags, gathers=True)
 
 
 class StepFailedError(Exception):
@@ -82,10 +87,11 @@ def main() -> int:
 
 def _carry(job: dg.JobDefinition, instance: dg.DagsterInstance, crawl: str) -> bool:
     """Carry one crawl down the road; a failure ends its road, not that of the others."""
-    steps = list(road(crawl))
+    steps, made = list(road(crawl)), False
     for number, step in enumerate(steps, start=1):
+        again = made and step.gathers
         try:
-            _run(job, instance, step, f"{crawl} [{number}/{len(steps)}]")
+            made |= _run(job, instance, step, f"{crawl} [{number}/{len(steps)}]", again=again)
         except StepFailedError as failure:
             print(f"error: {', '.join(step.assets)} of {crawl}: {failure}", file=sys.stderr)
             return False
@@ -105,11 +111,11 @@ def _crawls(catalog: CrawlCatalog) -> list[str]:
     return complete
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progress: str) -> None:
-    """Materialize what is missing of a step, and print one line about it."""
-    missing = [asset for asset in step.assets if not is_there(instance, asset, step.partition)]
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progress: str, *, again: bool) -> bool:
+    """Materialize what is missing of a step, or all of it again, and print one line about it; return whether it did."""
+    missing = [asset for asset in step.assets if again or not is_there(instance, asset, step.partition)]
     if not missing:
-        return
+        return False
     began = time.perf_counter()
     result = job.execute_in_process(
         asset_selection=[dg.AssetKey(asset) for asset in missing],
@@ -123,6 +129,7 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progre
         raise StepFailedError(failure_reason(result))
     where = step.tags.get("clipcov/fraction", "")
     print(f"{progress:20} {', '.join(missing):76} {where:5}{time.perf_counter() - began:6.1f} s", flush=True)
+    return True
 
 
 def failure_reason(result: dg.ExecuteInProcessResult) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from clipcov_assets.demo import is_there
+from clipcov_assets import demo as demo_module
+from clipcov_assets.demo import Step, is_there
 from tests.deliveries import deliver, evaluation_set
 
 REPOSITORY = Path(__file__).parents[1]
@@ -114,6 +115,29 @@ def test_what_failed_a_blocking_check_is_made_again(passed, there):
         dg.materialize([embeddings, latent_classes], instance=instance, raise_on_error=False)
         assert is_there(instance, "embeddings", None) is there
         assert is_there(instance, "latent_classes", None) is there
+
+
+def test_a_comparison_is_made_again_when_a_scorecard_was_added(monkeypatch):
+    made = []
+
+    @dg.asset
+    def scorecard():
+        made.append("scorecard")
+
+    @dg.asset(deps=[scorecard])
+    def comparison():
+        made.append("comparison")
+
+    steps = [Step(("scorecard",), None, {}), Step(("comparison",), None, {}, gathers=True)]
+    monkeypatch.setattr(demo_module, "road", lambda crawl: steps)
+    job = dg.Definitions(assets=[scorecard, comparison]).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([comparison], instance=instance)
+        made.clear()
+        assert demo_module._carry(job, instance, "crawl-1")
+        assert made == ["scorecard", "comparison"]
+        assert demo_module._carry(job, instance, "crawl-1")
+        assert made == ["scorecard", "comparison"]
 
 
 def test_an_empty_crawls_directory_says_what_to_put_there(tmp_path):

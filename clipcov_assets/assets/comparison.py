@@ -83,7 +83,7 @@ def comparison(
     written = {name: store.write(name, crawl, rows) for name, rows in gathered.items()}
     tables = _tables(context, store)
     drawn = pictures(tables, crawl)
-    text = f"{pictures_markdown(drawn)}\n\n{comparison_markdown(tables, crawl)}"
+    words = comparison_markdown(tables, crawl)
     links = {"Dagster": f"{shelf.dagster_ui}/assets/comparison", "MLflow": tracker.address}
     report = shelf.write("comparison.html", html_report(tables, links=links).encode())
     with tracker.shared_run(
@@ -93,14 +93,14 @@ def comparison(
     ) as run:
         for name, picture in drawn.items():
             run.log_picture(picture, f"pictures/{name}.png")
-        run.log_text(comparison_markdown(tables, crawl), "comparison.md")
+        run.log_text(words, "comparison.md")
     inputs = [latest_input(context, f"{method}_scorecard", of_crawl(crawl, fraction)) for method, fraction in present]
     return materialized(
         written[COMPARISON],
         content_version(gathered[COMPARISON], gathered["differences"]),
         inputs,
         metadata={
-            "comparison": dg.MetadataValue.md(text),
+            "comparison": dg.MetadataValue.md(f"{pictures_markdown(drawn)}\n\n{words}"),
             "differences": dg.MetadataValue.md(differences_markdown(tables.differences, crawl)),
             **{
                 name: dg.MetadataValue.path(shelf.write(f"{name}-{crawl}.png", picture))

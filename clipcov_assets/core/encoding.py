@@ -90,15 +90,6 @@ def normalized(clip: ClipModel, pixels: Tensor) -> Tensor:
     return pixels.float().div_(255).sub_(mean).div_(std)
 
 
-def decode_image(clip: ClipModel, name: str, data: bytes) -> Tensor:
-    """Return one image as the model takes it, (3, h, w) float32.
-
-    Raises:
-        ValueError: The bytes are not a whole image; the message holds `name`.
-    """
-    return normalized(clip, preparation(clip).pixels([(name, data)]))[0].contiguous()
-
-
 def tokenize(clip: ClipModel, captions: Iterable[tuple[str, str]]) -> Tensor:
     """Return the tokens of named captions, (n, context) int64, cut at the model's context.
 

@@ -141,8 +141,8 @@ class Trainer:
         done = kept.with_suffix(".done")
         if done.exists():
             return _from_json(done.read_text())
-        run_id = kept.with_suffix(".mlflow")
-        earlier = run_id.read_text() if run_id.exists() else None
+        noted = kept.with_suffix(".mlflow")
+        earlier = noted.read_text() if noted.exists() else None
         tags = {**training.tags, "clipcov.seed": str(seed)}
         name = f"{training.name}/seed-{seed}"
         with self.tracker.run(name, tags, parent=training.parent, earlier=earlier, report=self.warn) as run:
@@ -160,13 +160,16 @@ class Trainer:
         _describe(run, training, work)
         progress = Progress(Schedule.of(training.recipe, len(training.pairs)).samples_seen, "samples", self.report)
         steps: list[TrainingStep] = []
+        noted: str | None = None
 
         def on_step(step: TrainingStep) -> None:
+            nonlocal noted
             progress.add(step.samples_seen - (steps[-1].samples_seen if steps else 0))
             steps.append(step)
             run.log_curve([(step.samples_seen, _measures(step))])
-            if run.run_id is not None and not kept.with_suffix(".mlflow").exists():
-                kept.with_suffix(".mlflow").write_text(run.run_id)
+            if run.run_id not in (None, noted):  # MLflow may open it late, or have lost the earlier one
+                noted = run.run_id
+                kept.with_suffix(".mlflow").write_text(str(noted))
 
         clip, devices = create_clip(training.architecture, seed=seed), self.compute.resolved_devices()
         summary = work.train(clip, on_step) if devices == 1 else _train_on(devices, work, clip, on_step)

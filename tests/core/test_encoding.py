@@ -10,7 +10,6 @@ from PIL import Image
 
 from clipcov_assets.core.clip_model import ClipModel, weights_sha256
 from clipcov_assets.core.encoding import (
-    decode_image,
     encode_captions,
     encode_images,
     image_rows,
@@ -64,7 +63,7 @@ def test_pixels_are_bit_for_bit_those_of_open_clip(
     for mode, kind in (("RGB", "PNG"), ("RGB", "JPEG"), ("L", "PNG")):
         data = encoded(noise(size, mode), kind)
         with Image.open(io.BytesIO(data)) as image:
-            assert torch.equal(decode_image(clip, "uid", data), theirs(image))
+            assert torch.equal(normalized(clip, preparation(clip).pixels([("uid", data)]))[0], theirs(image))
 
 
 def test_decoded_images_stack_to_the_model_s_size(tiny_clip: ClipModel, pictures: list[bytes]) -> None:
@@ -72,7 +71,7 @@ def test_decoded_images_stack_to_the_model_s_size(tiny_clip: ClipModel, pictures
     assert pixels.dtype == torch.uint8
     assert pixels.shape == (6, 3, *image_size(tiny_clip))
     assert pixels.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(normalized(tiny_clip, pixels)[2], decode_image(tiny_clip, "", pictures[2]))
+    assert torch.equal(normalized(tiny_clip, pixels)[2], tiny_clip.preprocess(Image.open(io.BytesIO(pictures[2]))))
 
 
 def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:

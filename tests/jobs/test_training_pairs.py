@@ -1,3 +1,4 @@
+import io
 import multiprocessing
 import pickle
 from itertools import count, islice
@@ -6,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from clipcov_assets.core.clip_model import create_clip, weights_sha256
-from clipcov_assets.core.encoding import decode_image, encode_captions, encode_images, normalized, preparation, tokenize
+from clipcov_assets.core.encoding import encode_captions, encode_images, normalized, preparation, tokenize
 from clipcov_assets.core.recipe import Execution, Recipe
 from clipcov_assets.core.training import train_clip
 from clipcov_assets.jobs import training_pairs
@@ -54,7 +56,7 @@ def uids(numbers):
 
 def expected(clip, numbers):
     rows = [raw_pair(number) for number in numbers]
-    pixels = torch.stack([decode_image(clip, "", row["image"]) for row in rows])
+    pixels = torch.stack([clip.preprocess(Image.open(io.BytesIO(row["image"]))) for row in rows])
     return pixels, tokenize(clip, [("", row["caption"]) for row in rows])
 
 

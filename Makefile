@@ -20,11 +20,12 @@ test: $(DEV_READY) ## every test
 bench: $(BENCH_READY) ## ours and the peers, measured side by side: rewrites docs/performance.md (three quarters of an hour)
 	$(BIN)/python -m benchmarks
 
-ui: $(READY) ## Dagster on http://127.0.0.1:3000 and MLflow on http://127.0.0.1:5000
+ui: $(READY) ## Dagster on http://127.0.0.1:3000, its reports and galleries on :3001, MLflow on :5000
 	mkdir -p var
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
-	  --backend-store-uri sqlite:///$(CURDIR)/var/mlflow.db > var/mlflow.log 2>&1 & \
-	trap "kill $$!" EXIT INT TERM; \
+	  --backend-store-uri sqlite:///$(CURDIR)/var/mlflow.db > var/mlflow.log 2>&1 & mlflow=$$!; \
+	$(BIN)/python -m clipcov_assets.pages > var/pages.log 2>&1 & pages=$$!; \
+	trap "kill $$mlflow $$pages" EXIT INT TERM; \
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg dev --host 127.0.0.1 --port 3000
 
 lint: $(DEV_READY) ## style, types and the direction of imports

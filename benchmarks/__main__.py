@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from benchmarks.machine import description, rates, versions
-from benchmarks.measure import Line, in_fresh_process, in_words, measure
+from benchmarks.measure import Line, environment, in_fresh_process, in_words, measure
 from benchmarks.report import PAGE, Run, render, write
 from benchmarks.works import BENCHMARKS
 
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> None:
         measured = {}
         for case in benchmark.cases:
             print(f"{name}: {case} ...", end=" ", flush=True)
-            measured[case] = measure(benchmark.prepare, case, options.scale)
+            with environment(benchmark.environment):
+                measured[case] = measure(benchmark.prepare, case, options.scale)
             print(f"{in_words(measured[case].median)}, median of {len(measured[case].seconds)}", flush=True)
         lines += benchmark.lines(measured, options.scale)
     run = Run(

@@ -2,12 +2,14 @@
 
 import gc
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,12 +116,26 @@ class Benchmark:
         prepare: From a case and a scale (1 is the full size) to the work. A function of a module, so that a
             fresh process finds it.
         lines: From the measurements of all cases and the scale to lines of the report.
+        environment: Variables that are set for the processes that measure it.
     """
 
     summary: str
     cases: tuple[str, ...]
     prepare: Callable[[str, float], Work]
     lines: Callable[[Mapping[str, Measurement], float], list[Line]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, which processes that are started meanwhile inherit."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def measure(prepare: Callable[[str, float], Work], case: str, scale: float) -> Measurement:

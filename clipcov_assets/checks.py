@@ -3,8 +3,8 @@
 Each check reads the stored tables again, so it also finds what happened to them after they were written.
 """
 
-from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,15 +16,21 @@ from clipcov_assets.assets.raw_pairs import DELIVERY_FINGERPRINT, DELIVERY_LOOK
 from clipcov_assets.assets.scorecards import scores_table
 from clipcov_assets.assets.subsets import subset_size
 from clipcov_assets.core.pool import UNIT_TOLERANCE
-from clipcov_assets.ingest.delivery import DeliveryError, delivery_fingerprint, look
+from clipcov_assets.core.set_algebra import Combination
+from clipcov_assets.ingest.delivery import DeliveryError, delivery_fingerprint
 from clipcov_assets.ingest.find import find_delivery
-from clipcov_assets.methods import COMPARED
-from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
+from clipcov_assets.jobs.fetch import look_again
+from clipcov_assets.methods import COMBINED, COMPARED, SELECTIONS
+from clipcov_assets.partitions import crawl_order, crawls, dimension, fractions_of, partitions_of
 from clipcov_assets.pool_tables import ROWS_AT_ONCE, pooled_crawls, row_matrix
 from clipcov_assets.provenance import latest_input
 from clipcov_assets.tables import EMBEDDINGS
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
+
+# Whether a combination holds a pair, by whether its two subsets do.
+HOLDS: dict[str, np.ufunc] = {"&": np.logical_and, "|": np.logical_or, "-": np.greater}
+MOST_LOOKED_AT, LOOKS_AT_ONCE = 30, 8  # deliveries of `deliveries_unchanged`
 
 
 def _passes(passed: bool, **metadata: object) -> dg.AssetCheckResult:
@@ -75,31 +81,61 @@ def few_quarantined(
 
 @dg.asset_check(asset="raw_pairs")
 def deliveries_unchanged(context: dg.AssetCheckExecutionContext, catalog: CrawlCatalog) -> dg.AssetCheckResult:
-    """No delivery has another content than when it was ingested; a warning, since what was stored is intact.
+    """The newest 30 deliveries have the content that was ingested; else a warning, since what was stored is intact.
 
-    A delivery that is touched but equal passes, and so does one that was cleared away. Materialize the raw pairs of a
-    crawl that is named here to take its new content over; whatever depends on them follows.
+    Names, sizes and times of their files are looked at; older crawls are not. Where these differ in a directory, the
+    files are read: a delivery that is touched but equal passes. Of one in an object store nothing is downloaded here,
+    so a touched one is a warning. One that was cleared away or withdrawn passes. Materialize the raw pairs of a crawl
+    that is named here to take its new content over; whatever depends on them follows, and equal content changes
+    nothing.
     """
     ingested = context.instance.get_materialized_partitions(dg.AssetKey("raw_pairs"))
-    folders = {folder.name: folder for folder in catalog.folders()}
-    changed = [crawl for crawl in sorted(ingested & folders.keys()) if _has_changed(context, crawl, folders[crawl])]
-    return dg.AssetCheckResult(
-        passed=not changed,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"changed": ", ".join(changed) or "none", "looked_at": len(ingested & folders.keys())},
+    try:
+        there = sorted(ingested & set(catalog.crawls()), key=crawl_order)
+    except OSError as error:
+        return _warns_unless(False, not_reached=str(error), looked_at=0)
+    newest = there[-MOST_LOOKED_AT:]
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        looks = dict(zip(newest, pool.map(partial(_look, catalog), newest), strict=True))
+    found = {crawl: _standing(context, catalog, crawl, look) for crawl, look in looks.items()}
+    named = {
+        word: [crawl for crawl in newest if found[crawl] == word] for word in ("changed", "touched", "not_reached")
+    }
+    return _warns_unless(
+        not any(named.values()),
+        **{word: ", ".join(ones) or "none" for word, ones in named.items()},
+        looked_at=len(newest),
+        older_and_not_looked_at=len(there) - len(newest),
     )
 
 
-def _has_changed(context: dg.AssetCheckExecutionContext, crawl: str, folder: Path) -> bool:
-    reported = latest_input(context, "raw_pairs", crawl).metadata
-    if reported[DELIVERY_LOOK].value == look(folder):
-        return False
+def _warns_unless(passed: bool, **metadata: object) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata=dict[str, Any](metadata))
+
+
+def _look(catalog: CrawlCatalog, crawl: str) -> str | None:
+    """What a delivery looks like now; None where it cannot be reached."""
     try:
-        shards = find_delivery(folder).shards
+        return look_again(catalog, crawl)
+    except OSError:
+        return None
+
+
+def _standing(context: dg.AssetCheckExecutionContext, catalog: CrawlCatalog, crawl: str, look: str | None) -> str:
+    """How a delivery stands to what was ingested, in one word."""
+    if look is None:
+        return "not_reached"
+    reported = latest_input(context, "raw_pairs", crawl).metadata
+    if reported[DELIVERY_LOOK].value == look:
+        return "unchanged"
+    if catalog.is_remote:
+        return "touched"
+    try:
+        shards = find_delivery(catalog.folder(crawl)).shards
     except DeliveryError:
-        return True
+        return "changed"
     found = delivery_fingerprint((shard.name, shard.fingerprint()) for shard in shards)
-    return bool(reported[DELIVERY_FINGERPRINT].value != found)
+    return "unchanged" if reported[DELIVERY_FINGERPRINT].value == found else "changed"
 
 
 @dg.asset_check(asset="embeddings", partitions_def=crawls, blocking=True)
@@ -191,6 +227,40 @@ def subset_check(method: str) -> dg.AssetChecksDefinition:
     return head_of_its_ranking
 
 
+def combination_check(combination: Combination) -> dg.AssetChecksDefinition:
+    """A combined subset holds what the subsets of its two methods say, each pair once."""
+
+    @dg.asset_check(
+        asset=f"{combination.name}_subset",
+        name="combines_its_subsets",
+        partitions_def=partitions_of(combination.name),
+        blocking=True,
+        description=f"The subset holds exactly this, each pair once, with ranks 0 to n - 1: {combination.summary}",
+    )
+    def combines_its_subsets(context: dg.AssetCheckExecutionContext, store: LanceStore) -> dg.AssetCheckResult:
+        names = (*combination.methods, combination.name)
+        *parts, rows = (store.read(f"{name}_subset", context.partition_key, ["uid", "rank"]) for name in names)
+        first, second, subset = (one["uid"].combine_chunks() for one in (*parts, rows))
+        either = pa.concat_arrays([first, second]).unique()
+        in_first, in_second, held = (
+            pc.is_in(either, value_set=one).to_numpy(zero_copy_only=False) for one in (first, second, subset)
+        )
+        wrong = int(np.count_nonzero(held != HOLDS[combination.operator](in_first, in_second)))
+        outside = len(subset) - int(pc.sum(pc.is_in(subset, value_set=either)).as_py() or 0)
+        once = len(subset.unique()) == len(subset)
+        ranked = np.array_equal(np.sort(rows["rank"].to_numpy()), np.arange(len(subset)))
+        return _passes(
+            once and ranked and not wrong and not outside,
+            pairs=len(subset),
+            missing_or_too_many=wrong,
+            in_neither_subset=outside,
+            each_pair_once=once,
+            ranked=ranked,
+        )
+
+    return combines_its_subsets
+
+
 def loss_check(asset: str, partitions: dg.PartitionsDefinition) -> dg.AssetChecksDefinition:
     """Every loss of a training is finite."""
 
@@ -233,11 +303,12 @@ def all_checks() -> list[dg.AssetChecksDefinition]:
         unique_pool_uids,
         pool_counts_match,
     ]
-    factories: list[Callable[[str], dg.AssetChecksDefinition]] = [subset_check, scorecard_check]
     return [
         *of_crawls,
         *(ranking_check(method) for method in COMPARED if method != "full"),
         loss_check("partial_checkpoint", crawls),
-        *(loss_check(f"{method}_checkpoint", partitions_of(method)) for method in COMPARED),
-        *(factory(method) for factory in factories for method in COMPARED),
+        *(loss_check(f"{name}_checkpoint", partitions_of(name)) for name in SELECTIONS),
+        *(subset_check(method) for method in COMPARED),
+        *map(combination_check, COMBINED.values()),
+        *(scorecard_check(name) for name in SELECTIONS),
     ]

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from clipcov_assets.assets.checkpoints import checkpoint_asset, partial_checkpoint
+from clipcov_assets.assets.combined_subsets import combined_subset_asset
 from clipcov_assets.assets.comparison import comparison
 from clipcov_assets.assets.embeddings import embeddings
 from clipcov_assets.assets.exports import export_asset
@@ -16,17 +17,15 @@ from clipcov_assets.assets.rankings import clipcov_class_ranking, ranking_asset
 from clipcov_assets.assets.raw_pairs import raw_pairs
 from clipcov_assets.assets.scorecards import scorecard_asset
 from clipcov_assets.assets.subsets import subset_asset
-from clipcov_assets.automation import (
-    compare,
-    early_look,
-    look_at_deliveries,
-    morning_comparison,
-    new_crawls,
-    reselection,
-)
+from clipcov_assets.automation import reselection
 from clipcov_assets.checks import all_checks
-from clipcov_assets.methods import COMPARED
+from clipcov_assets.crawl_sensor import new_crawls
+from clipcov_assets.failures import failures
+from clipcov_assets.launch import early_look, export, look_at_deliveries, reselect, train_and_score, withdraw
+from clipcov_assets.methods import COMBINED, COMPARED, SELECTIONS
 from clipcov_assets.scales import HOME
+from clipcov_assets.tidy import tidy, weekly_tidy
+from resources.alerts import Alerts
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
@@ -47,11 +46,9 @@ ASSETS = [
     clipcov_class_ranking,
     partial_checkpoint,
     *(ranking_asset(method) for method in COMPARED if method != "full"),
-    *(
-        build(method)
-        for build in (subset_asset, export_asset, checkpoint_asset, scorecard_asset)
-        for method in COMPARED
-    ),
+    *(subset_asset(method) for method in COMPARED),
+    *map(combined_subset_asset, COMBINED.values()),
+    *(build(name) for build in (export_asset, checkpoint_asset, scorecard_asset) for name in SELECTIONS),
     comparison,
 ]
 
@@ -76,8 +73,13 @@ def resources() -> dict[str, Any]:
             artifact_directory=str(made / "mlflow"),
         ),
         "exports": ExportShelf(directory=os.environ.get("CLIPCOV_EXPORTS", str(made / "exports"))),
-        "shelf": ReportShelf(directory=str(made / "reports")),
+        "shelf": ReportShelf(
+            directory=str(made / "reports"),
+            dagster_ui=os.environ.get("CLIPCOV_DAGSTER_UI", "http://127.0.0.1:3000"),
+            pages=os.environ.get("CLIPCOV_PAGES_UI", "http://127.0.0.1:3001"),
+        ),
         "compute": Compute(),
+        "alerts": Alerts(file=str(made / "alerts.log"), webhook=os.environ.get("CLIPCOV_ALERT_WEBHOOK", "")),
     }
 
 
@@ -87,9 +89,9 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=all_checks(),
-        jobs=[compare, look_at_deliveries],
-        sensors=[new_crawls, reselection],
-        schedules=[early_look, morning_comparison],
+        jobs=[reselect, train_and_score, export, withdraw, look_at_deliveries, tidy],
+        sensors=[new_crawls, reselection, failures],
+        schedules=[early_look, weekly_tidy],
         resources=resources(),
         executor=dg.in_process_executor,
     )

@@ -4,24 +4,26 @@ It materializes what is missing, in the order of the road, and nothing that is t
 """
 
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 
-from clipcov_assets.automation import find_deliveries
+from clipcov_assets.assets.comparison import comparison_tables, in_words
+from clipcov_assets.crawl_sensor import find_deliveries
 from clipcov_assets.definitions import defs, resources
 from clipcov_assets.export.scoreboard import scoreboard
 from clipcov_assets.ingest.delivery import DeliveryError
-from clipcov_assets.methods import COMPARED
+from clipcov_assets.methods import COMPARED, SELECTIONS
 from clipcov_assets.partitions import class_shards, fractions_of, of_crawl
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 from resources.report_shelf import ReportShelf
 
+LINE = 110  # characters of a line of words
 # A line for each step is enough on a terminal; Dagster keeps every event in its own log.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -51,7 +53,7 @@ def road(crawl: str) -> Iterator[Step]:
     if "c_rho" in COMPARED:
         yield Step(("partial_checkpoint",), crawl, tags)
     yield Step(tuple(f"{method}_ranking" for method in COMPARED if method != "full"), crawl, tags)
-    for method in COMPARED:
+    for method in SELECTIONS:
         for fraction in fractions_of(method):
             chain = tuple(f"{method}_{noun}" for noun in ("subset", "checkpoint", "scorecard"))
             yield Step(
@@ -73,7 +75,7 @@ def main() -> int:
     world = resources()
     try:
         crawls = _crawls(world["catalog"])
-    except (DeliveryError, FileNotFoundError) as error:
+    except (DeliveryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     began = time.perf_counter()
@@ -105,7 +107,7 @@ def _crawls(catalog: CrawlCatalog) -> list[str]:
         print(f"passed over: {reason}", file=sys.stderr)
     if not complete:
         raise DeliveryError(
-            f"no complete delivery in {catalog.directory}: put one folder a crawl there, in one of the formats of "
+            f"no complete delivery in {catalog.shown}: put one folder a crawl there, in one of the formats of "
             "docs/deliveries.md"
         )
     return complete
@@ -146,9 +148,10 @@ def failure_reason(result: dg.ExecuteInProcessResult) -> str:
 
 
 def _report(store: LanceStore, shelf: ReportShelf, crawl: str, seconds: float) -> None:
-    """Print the scoreboard, and where to look further."""
-    scores = pl.DataFrame(store.read("comparison", crawl))
-    print(f"\n{scoreboard(scores, crawl)}")
+    """Print the scoreboard, what it says in words, and where to look further."""
+    tables = comparison_tables(store, [crawl], print)
+    print(f"\n{scoreboard(tables.scores, crawl)}")
+    print(f"{textwrap.fill(in_words(tables, crawl), LINE)}\n")
     print(f"report:  {Path(shelf.directory) / 'comparison.html'}")
     print("Dagster: make ui, then open http://127.0.0.1:3000 (MLflow: http://127.0.0.1:5000)")
     print(f"done in {seconds:.0f} s")

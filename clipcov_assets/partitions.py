@@ -55,12 +55,12 @@ crawl_at_full = dg.MultiPartitionsDefinition(
 
 
 def fractions_of(method: str) -> dict[str, float]:
-    """Partition keys and fractions of one method: all of the scale's, or 100 % for `full`."""
+    """Partition keys and fractions of one method or combination: all of the scale's, or 100 % for `full`."""
     return FULL_FRACTION if method == "full" else FRACTIONS
 
 
 def partitions_of(method: str) -> dg.MultiPartitionsDefinition:
-    """Partitions of a method's subsets, checkpoints and scorecards."""
+    """Partitions of a method's or combination's subsets, checkpoints and scorecards."""
     return crawl_at_full if method == "full" else crawl_by_fraction
 
 
@@ -72,6 +72,14 @@ def dimension(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
     if name != "crawl":
         raise ValueError(f"partition {key!r} has no dimension {name!r}")
     return key
+
+
+def dimensions(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """Every dimension of the partition that runs, by name; none where the asset has no partitions."""
+    if not context.has_partition_key:
+        return {}
+    key: str = context.partition_key
+    return dict(key.keys_by_dimension) if isinstance(key, dg.MultiPartitionKey) else {"crawl": key}
 
 
 def of_crawl(crawl: str, other: str) -> str:

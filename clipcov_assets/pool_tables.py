@@ -7,7 +7,7 @@ order of latent class and uid, so that a class is a run of neighbouring rows, fo
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,29 +26,48 @@ CLASS_EMBEDDINGS = "class_embeddings"
 # Sums of one crawl, and of the pool as of a crawl.
 CRAWL_STATISTICS, POOL_STATISTICS = "class_statistics", "pool_statistics"
 CRAWL_PRODUCTS, POOL_PRODUCTS = "cross_products", "pool_cross_products"
-CRAWLS = "crawls"
+CRAWLS, SUMS = "crawls", "sums"
 ROWS_AT_ONCE = 16_384
 ROWS_TAKEN = 65_536  # a random read is cheaper for many rows at once
 
 
 @dataclass(frozen=True)
 class PooledCrawl:
-    """What one crawl contributes to a pool, and the Lance version of each of its tables by name."""
+    """What one crawl contributes to a pool, and what of it went in.
+
+    Attributes:
+        crawl: Its name.
+        pairs: That it has.
+        new_pairs: That no older crawl of the pool has.
+        versions: Lance version of each of its tables that are read through the pool, by name.
+        data_versions: Dagster's data version of each asset that went in, by name; none in pools of an earlier version
+            of this project.
+    """
 
     crawl: str
     pairs: int
     new_pairs: int
     versions: Mapping[str, int]
+    data_versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def pooled_crawls(store: LanceStore, crawl: str) -> list[PooledCrawl]:
-    """The crawls that the pool as of `crawl` holds, oldest first."""
-    return [PooledCrawl(**one) for one in json.loads(store.metadata("pool", crawl)[CRAWLS])]
+def pooled_crawls(store: LanceStore, crawl: str, *, version: int | None = None) -> list[PooledCrawl]:
+    """The crawls that the pool as of `crawl` holds, oldest first; of its table now, or as it was at a version.
+
+    Dagster keeps the inputs of a pool's own crawl; the others, which grow with every crawl, stand only here.
+    """
+    return [PooledCrawl(**one) for one in json.loads(store.metadata("pool", crawl, version=version)[CRAWLS])]
 
 
-def pooled_crawls_metadata(crawls: Iterable[PooledCrawl]) -> dict[str, str]:
-    """The same, as the metadata of the pool's table."""
-    return {CRAWLS: json.dumps([asdict(one) for one in crawls])}
+def pooled_crawls_metadata(crawls: Iterable[PooledCrawl], sums: Mapping[str, int] | None = None) -> dict[str, str]:
+    """The same, as the metadata of the pool's table, with the Lance versions of the tables of its sums."""
+    return {CRAWLS: json.dumps([asdict(one) for one in crawls]), SUMS: json.dumps(dict(sums or {}))}
+
+
+def versions_of_sums(store: LanceStore, crawl: str, version: int | None = None) -> dict[str, int]:
+    """Lance versions of the sums that belong to the pool as of `crawl`; none where they were not recorded."""
+    recorded: dict[str, int] = json.loads(store.metadata("pool", crawl, version=version).get(SUMS, "{}"))
+    return recorded
 
 
 class PooledClasses:
@@ -264,6 +283,6 @@ def cross_product_rows(products: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=cross_products_schema(width))
 
 
-def load_cross_products(store: LanceStore, table: str, crawl: str) -> np.ndarray:
+def load_cross_products(store: LanceStore, table: str, crawl: str, *, version: int | None = None) -> np.ndarray:
     """Read the (d, d) cross products of a crawl or of the pool as of a crawl."""
-    return row_matrix(store.read(table, crawl).sort_by("image_dimension")["products"])
+    return row_matrix(store.read(table, crawl, version=version).sort_by("image_dimension")["products"])

@@ -5,8 +5,10 @@ which Lance version went in.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import dagster as dg
@@ -16,6 +18,11 @@ import pyarrow as pa
 from resources.lance_store import WrittenTable
 
 LANCE_VERSION = "lance_version"
+PROVENANCE = "provenance"
+CONFIGURATION = "configuration"
+UNKNOWN = "unknown"
+# What of the environment decides about a result. Addresses are left out: they may hold secrets.
+CHOICES = ("CLIPCOV_RECIPE", "CLIPCOV_BUDGET", "CLIPCOV_SEEDS")
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,17 @@ class Input:
         """Version of the Lance table it wrote, or nothing where it wrote none."""
         version = self.metadata.get(LANCE_VERSION)
         return "" if version is None else str(version.value)
+
+
+@dataclass(frozen=True)
+class RecordedInput:
+    """One row of a provenance table: an input as the result that was made from it remembers it."""
+
+    asset: str
+    partition: str | None
+    data_version: str
+    run_id: str
+    lance_version: str
 
 
 def latest_input(
@@ -54,7 +72,7 @@ def latest_input(
     return Input(
         asset=asset,
         partition=partition,
-        data_version=(materialization.tags or {}).get("dagster/data_version", "unknown"),
+        data_version=(materialization.tags or {}).get("dagster/data_version", UNKNOWN),
         run_id=records[0].event_log_entry.run_id,
         metadata=materialization.metadata,
     )
@@ -81,6 +99,34 @@ def provenance_table(inputs: Iterable[Input]) -> dg.TableMetadataValue:
     )
 
 
+def recorded_inputs(metadata: Mapping[str, Any]) -> tuple[RecordedInput, ...]:
+    """Read a result's provenance table back; none where its metadata holds no such table."""
+    table = metadata.get(PROVENANCE)
+    if not isinstance(table, dg.TableMetadataValue):
+        return ()
+    rows = [{name: str(value or "") for name, value in record.data.items()} for record in table.records]
+    return tuple(
+        RecordedInput(
+            asset=row.get("asset", ""),
+            partition=row.get("partition") or None,
+            data_version=row.get("data_version") or UNKNOWN,
+            run_id=row.get("run", ""),
+            lance_version=row.get("lance_version", ""),
+        )
+        for row in rows
+    )
+
+
+def configuration() -> dict[str, str]:
+    """The project's version, the scale and the choices of the environment, as they are now."""
+    try:
+        project = version("clipcov-assets")
+    except PackageNotFoundError:
+        project = UNKNOWN
+    chosen = {name: os.environ[name] for name in CHOICES if name in os.environ}
+    return {"project": project, "CLIPCOV_SCALE": os.environ.get("CLIPCOV_SCALE", "demo"), **chosen}
+
+
 def content_version(*parts: bytes | str | np.ndarray | pa.Table) -> str:
     """Version of some content: equal content gives the equal version, byte for byte."""
     digest = hashlib.sha256()
@@ -105,7 +151,8 @@ def materialized(
             "dagster/row_count": written.row_count,
             "dagster/uri": written.uri,
             LANCE_VERSION: written.version,
-            **({"provenance": provenance_table(inputs)} if inputs else {}),
+            CONFIGURATION: dg.MetadataValue.json(configuration()),
+            **({PROVENANCE: provenance_table(inputs)} if inputs else {}),
         },
     )
 

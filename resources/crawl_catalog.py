@@ -1,42 +1,135 @@
-"""The directory where deliveries land, one folder a crawl."""
+"""The directory or address where deliveries land, one folder a crawl, and the marks of crawls that were withdrawn."""
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+from pyarrow import fs
 from pydantic import Field
+
+from resources.mirror import Address, Listing, is_address, without_secret
+
+MARK = ".withdrawn"
+LONGEST_REASON = 500  # characters
+READ_AT_ONCE = 8
 
 
 class CrawlCatalog(dg.ConfigurableResource):
     """Finds the folder of a crawl by its name."""
 
-    directory: str = Field(description="Directory that holds one folder per crawl.")
+    directory: str = Field(
+        description="Directory that holds one folder per crawl, or its address, such as s3://bucket/crawls."
+    )
     most_quarantined: float = Field(
         default=0.2, ge=0, le=1, description="Share of quarantined pairs above which a crawl goes no further."
     )
 
-    def folders(self) -> tuple[Path, ...]:
-        """Every folder of the directory, by name, whether or not it holds a complete delivery.
+    @property
+    def is_remote(self) -> bool:
+        """Whether crawls lie at an address, and are copied before they are read."""
+        return is_address(self.directory)
+
+    @property
+    def shown(self) -> str:
+        """The directory or address as people may see it, without secrets."""
+        return without_secret(self.directory)
+
+    def crawls(self) -> tuple[str, ...]:
+        """The name of every folder, complete or not, but for crawls that were withdrawn.
 
         Raises:
             FileNotFoundError: The directory is missing.
+            UnreadableAddressError: The address cannot be read.
         """
+        folders, files = self._names()
+        marks = set(files)
+        return tuple(name for name in folders if f"{name}{MARK}" not in marks)
+
+    def check_there(self, crawl: str) -> None:
+        """Look for the folder of a crawl.
+
+        Raises:
+            FileNotFoundError: No such crawl, and the message lists those that are there; or it was withdrawn.
+            UnreadableAddressError: The address cannot be read.
+        """
+        names = self.crawls()
+        if crawl in names:
+            return
+        if (reason := self.withdrawn().get(crawl)) is not None:
+            raise FileNotFoundError(why_withdrawn(crawl, reason))
+        raise FileNotFoundError(
+            f"no folder named {crawl!r} in {self.shown}; there are: {', '.join(names) or 'none'}. "
+            "Deliver the crawl there, or delete the partition"
+        )
+
+    def folder(self, crawl: str) -> Path:
+        """The folder of one crawl in a directory.
+
+        Raises:
+            FileNotFoundError: It is not there, or was withdrawn.
+        """
+        self.check_there(crawl)
+        return Path(self.directory) / crawl
+
+    def listing(self, crawl: str) -> Listing:
+        """The files of one crawl at an address; none is read.
+
+        Raises:
+            UnreadableAddressError: The address cannot be read.
+        """
+        return Address.of(self.directory).below(crawl).listing()
+
+    def withdrawn(self) -> dict[str, str]:
+        """The crawls that were withdrawn, and why, as the marks beside them say.
+
+        Raises:
+            FileNotFoundError: The directory is missing.
+            UnreadableAddressError: The address cannot be read.
+        """
+        _, files = self._names()
+        marks = [name for name in files if name.endswith(MARK) and not name.startswith(".")]
+        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+            return dict(zip((name.removesuffix(MARK) for name in marks), pool.map(self._reason, marks), strict=True))
+
+    def withdraw(self, crawl: str, reason: str) -> None:
+        """Write the mark `<crawl>.withdrawn` beside a crawl: from now on it is passed over; nothing of it is removed.
+
+        Raises:
+            ValueError: There is no reason, or the name is none of a folder.
+            FileNotFoundError: The directory is missing.
+            UnreadableAddressError: The address cannot be written.
+        """
+        words = " ".join(reason.split())[:LONGEST_REASON]
+        if not words:
+            raise ValueError(f"say why {crawl} is withdrawn: whoever misses it later looks for the reason")
+        if not crawl or crawl.startswith(".") or "/" in crawl:
+            raise ValueError(f"{crawl!r} is no name of a crawl: give the name of its folder in {self.shown}")
+        self._root().write(f"{crawl}{MARK}", f"{words}\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n".encode())
+
+    def _reason(self, mark: str) -> str:
+        text = self._root().read(mark, most=4 * LONGEST_REASON).decode("utf-8", "replace")
+        first, _, _ = text.strip().partition("\n")
+        return " ".join(first.split())[:LONGEST_REASON] or "no reason given"
+
+    def _names(self) -> tuple[list[str], list[str]]:
+        """The names of the folders, and of the files beside them; in a directory links are not followed."""
+        if self.is_remote:
+            return self._root().entries()
+        entries = sorted(path for path in Path(self._root().base).iterdir() if not path.is_symlink())
+        return [path.name for path in entries if path.is_dir()], [path.name for path in entries if path.is_file()]
+
+    def _root(self) -> Address:
+        if self.is_remote:
+            return Address.of(self.directory)
         root = Path(self.directory)
         if not root.is_dir():
             raise FileNotFoundError(
                 f"the crawls directory {root} does not exist: create it, or point CLIPCOV_CRAWLS at the one you use"
             )
-        return tuple(sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink()))
+        return Address(str(root), fs.LocalFileSystem(), str(root))
 
-    def folder(self, crawl: str) -> Path:
-        """The folder of one crawl.
 
-        Raises:
-            FileNotFoundError: No such crawl; the message lists those that are there.
-        """
-        found = {path.name: path for path in self.folders()}
-        if crawl not in found:
-            raise FileNotFoundError(
-                f"no folder named {crawl!r} in {self.directory}; there are: {', '.join(found) or 'none'}. "
-                "Deliver the crawl there, or delete the partition"
-            )
-        return found[crawl]
+def why_withdrawn(crawl: str, reason: str) -> str:
+    """Say that a crawl was withdrawn, why, and how it comes back."""
+    return f"{crawl} is withdrawn: {reason}; delete {crawl}{MARK} to take it back"

@@ -1,7 +1,10 @@
 """The tables of the road: what enters is an Arrow table or a stream of batches, what leaves is an Arrow table."""
 
+import asyncio
 import os
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -13,6 +16,8 @@ from resources.pieces import disk_of
 
 # Lance warns each time it creates a table; a user would read that as a fault.
 os.environ.setdefault("LANCEDB_LOG", "error")
+ONE_MOMENT = timedelta(minutes=2)
+FIRST_TO_STAY = "first-to-stay"
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,14 @@ class WrittenTable:
     uri: str
     version: int
     row_count: int
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Versions of a table that are gone, and the bytes that this freed."""
+
+    versions: int
+    bytes: int
 
 
 class LanceStore(dg.ConfigurableResource):
@@ -77,6 +90,35 @@ class LanceStore(dg.ConfigurableResource):
         """
         return self._query(asset, partition, columns, version).to_arrow()
 
+    def find(
+        self,
+        asset: str,
+        partition: str,
+        column: str,
+        values: Iterable[str],
+        columns: list[str],
+        *,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Read the rows of one partition whose text in `column` is one of the values, in the order of the table.
+
+        Args:
+            asset: Last part of the asset's key.
+            partition: Partition key.
+            column: A column of text; no more than it is read of the other rows.
+            values: Any text; those that no row has are passed over.
+            columns: What is read.
+            version: As it was then; now where None.
+
+        Raises:
+            KeyError: The table is not there; the message says what to materialize.
+            ValueError: The version is gone, or the table has no such column.
+        """
+        table = self._open(asset, partition, version)
+        check_columns(table, [column, *columns])
+        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        return table.search().where(f"{column} IN ({listed})" if listed else "false").select(columns).to_arrow()
+
     def rows(self, asset: str, partition: str, *, version: int | None = None) -> "StoredRows":
         """Open one partition, now or as it was at a version, to read some of its rows at a time.
 
@@ -98,14 +140,19 @@ class LanceStore(dg.ConfigurableResource):
             return False
         return True
 
-    def partitions(self, asset: str) -> list[str]:
-        """Partitions of an asset that have been written, as they stand in the names of tables."""
-        prefix, connection = table_name(asset, ""), self._connect()
+    def tables(self) -> list[str]:
+        """Names of all tables: the asset, a dot, and the partition."""
+        connection = self._connect()
         found, page = [], None
         while page is None or page.page_token:
             page = connection.list_tables(page_token=page and page.page_token)
-            found += [name.removeprefix(prefix) for name in page.tables if name.startswith(prefix)]
+            found += page.tables
         return found
+
+    def partitions(self, asset: str) -> list[str]:
+        """Partitions of an asset that have been written, as they stand in the names of tables."""
+        prefix = table_name(asset, "")
+        return [name.removeprefix(prefix) for name in self.tables() if name.startswith(prefix)]
 
     def row_count(self, asset: str, partition: str) -> int:
         """Rows of one partition."""
@@ -115,10 +162,62 @@ class LanceStore(dg.ConfigurableResource):
         """Present Lance version of one partition."""
         return int(self._open(asset, partition).version)
 
-    def metadata(self, asset: str, partition: str) -> dict[str, str]:
-        """What the writer put into the table's schema."""
-        found = self._open(asset, partition).schema.metadata or {}
-        return {key.decode(): value.decode() for key, value in found.items()}
+    def has_version(self, asset: str, partition: str, version: int) -> bool:
+        """Whether one partition can still be read as it was at a version."""
+        try:
+            self._open(asset, partition, version)
+        except (KeyError, ValueError):
+            return False
+        return True
+
+    def metadata(self, asset: str, partition: str, *, version: int | None = None) -> dict[str, str]:
+        """What the writer put into the table's schema, now or at a version."""
+        return self.rows(asset, partition, version=version).metadata
+
+    def forget(self, name: str, age: timedelta, *, keep: Collection[int] = (), dry_run: bool = False) -> Forgotten:
+        """Forget the versions of a table that were replaced longer ago, and compact what is left.
+
+        LanceDB forgets by age alone, so what is newer than the oldest version to keep stays, too. The present version
+        always does, and so does one that has a tag.
+
+        Args:
+            name: Of the table.
+            age: A version that was replaced since then stays.
+            keep: Versions that stay however old they are.
+            dry_run: Only say which would go; the bytes are those of their files, some of which others may share.
+        """
+        table = self._connect().open_table(name)
+        versions = sorted(table.list_versions(), key=lambda one: int(one["version"]))
+        tagged = (int(tag["version"]) for label, tag in table.tags.list().items() if label != FIRST_TO_STAY)
+        kept = {*keep, *tagged}
+        written = [one["timestamp"].astimezone() for one in versions]
+        long_ago = datetime.now().astimezone() - age
+        # The version that was the present one then, if there was one, is the first to stay.
+        first = max((place for place, when in enumerate(written) if when <= long_ago), default=0)
+        first = min([first, *(place for place, one in enumerate(versions) if one["version"] in kept)])
+        # By age, versions of one moment cannot be told apart.
+        while first and written[first] - written[first - 1] < ONE_MOMENT:
+            first -= 1
+        if not first:
+            return Forgotten(0, 0)
+        if dry_run:
+            return Forgotten(first, sum(int(one["metadata"].get("total_files_size", 0)) for one in versions[:first]))
+        pruned = asyncio.run(self._prune(name, written[first] - ONE_MOMENT / 2, int(versions[first]["version"])))
+        return Forgotten(int(pruned.old_versions_removed), int(pruned.bytes_removed))
+
+    async def _prune(self, name: str, before: datetime, first: int) -> Any:  # noqa: ANN401
+        """Remove the versions before a time, all of which must be older than the first one to stay."""
+        import lancedb
+
+        # Only this interface says what was removed.
+        table = await (await lancedb.connect_async(self.uri)).open_table(name)
+        # LanceDB counts back from its own now: should that be late, it refuses to remove what has a tag.
+        mark = table.tags.update if FIRST_TO_STAY in await table.tags.list() else table.tags.create
+        await mark(FIRST_TO_STAY, first)
+        try:
+            return (await table.optimize(cleanup_older_than=datetime.now().astimezone() - before)).prune
+        finally:
+            await table.tags.delete(FIRST_TO_STAY)
 
     def _connect(self) -> Any:  # noqa: ANN401  (lancedb has no types)
         import lancedb
@@ -157,6 +256,16 @@ class StoredRows:
 
     def __len__(self) -> int:
         return int(self._table.count_rows())
+
+    @property
+    def version(self) -> int:
+        """Lance version that is open."""
+        return int(self._table.version)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the writer put into the table's schema."""
+        return {key.decode(): value.decode() for key, value in (self._table.schema.metadata or {}).items()}
 
     def slice(self, start: int, count: int, columns: list[str]) -> pa.Table:
         """Read `count` neighbouring rows from place `start` on: a sequential read."""

@@ -113,3 +113,11 @@ def disk_of(path: Path | str) -> Iterator[None]:
             f"the disk of {path} is full: free some room and run again; "
             "finished pieces are kept, and what was stored before is intact"
         ) from error
+
+
+def removed(directory: Path, *, dry_run: bool = False) -> int:
+    """Remove a directory with all that is in it, or only look, and return the bytes of its files."""
+    size = sum(path.lstat().st_size for path in directory.rglob("*") if not path.is_dir())
+    if not dry_run:
+        shutil.rmtree(directory)
+    return size

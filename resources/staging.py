@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from resources.pieces import Pieces, only_one
+from resources.pieces import Pieces, only_one, removed
 
 
 class Staging(dg.ConfigurableResource):
@@ -29,3 +29,18 @@ class Staging(dg.ConfigurableResource):
             directory.mkdir(parents=True, exist_ok=True)
             yield Pieces(directory)
             shutil.rmtree(directory)
+
+    def names(self) -> list[str]:
+        """What there is unfinished work on: the asset, a dot, and the partition."""
+        path = Path(self.directory)
+        return sorted(one.name for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
+
+    def remove(self, name: str, *, dry_run: bool = False) -> int:
+        """Remove unfinished work that nobody will go on with, or only look, and return its bytes.
+
+        Raises:
+            InUseError: A run works on it.
+        """
+        directory = Path(self.directory).resolve() / name
+        with only_one(directory.with_name(f"{name}.lock"), name):
+            return removed(directory, dry_run=dry_run)

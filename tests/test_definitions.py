@@ -5,6 +5,7 @@ import sys
 import dagster as dg
 import pytest
 
+from clipcov_assets.assets.pool import CRAWL_CHECKS
 from clipcov_assets.definitions import defs
 
 METHODS = ("clipcov", "clip_score", "c_rho", "semdedup", "metaclip", "random")
@@ -89,6 +90,16 @@ def test_the_checks_that_guard_the_next_step_block_it():
     assert checks["clipcov_subset", "head_of_its_ranking"]
     assert checks["full_checkpoint", "finite_losses"]
     assert not checks["clipcov_scorecard", "above_chance"]
+
+
+def test_a_pool_takes_in_no_crawl_of_which_a_blocking_check_failed():
+    blocking = {}
+    for check in defs().asset_checks or []:
+        for key in check.check_keys:
+            asset = key.asset_key.to_user_string()
+            if asset in ("raw_pairs", "embeddings", "latent_classes") and check.get_spec_for_check_key(key).blocking:
+                blocking.setdefault(asset, set()).add(key.name)
+    assert {asset: set(names) for asset, names in CRAWL_CHECKS.items()} == blocking
 
 
 def test_loading_the_graph_imports_no_heavy_library():

@@ -1,22 +1,29 @@
 """The whole graph at a tiny scale: two crawls from deliveries to the comparison, nothing replaced."""
 
+import html
 import shutil
 
 import dagster as dg
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from mlflow.tracking import MlflowClient
 
+from clipcov_assets.assets.comparison import thinned
 from clipcov_assets.core import METHODS
 from clipcov_assets.demo import road
+from clipcov_assets.export.escape import escape_markdown
 from clipcov_assets.partitions import FRACTIONS, fractions_of, of_crawl
 from clipcov_assets.pool_tables import load_pool
+from clipcov_assets.tables import CURVE
 from tests.deliveries import deliver, evaluation_set, image, retrieval_set
 from tests.world import Machine
 
 CRAWLS = ("crawl-1", "crawl-2")
+NUMBERS = (dg.IntMetadataValue, dg.FloatMetadataValue)
+TO_SEE = (dg.TableMetadataValue, dg.MarkdownMetadataValue, dg.UrlMetadataValue)
 # 60 pairs, one of them damaged; then 50 of which 10 are known already.
 DELIVERED = {"crawl-1": range(60), "crawl-2": range(50, 100)}
 
@@ -88,7 +95,10 @@ def test_a_subset_reports_what_it_keeps_and_what_changed(machine):
     assert found["cross_covariance_error"] > 0
     assert 0 <= found["overlap/random"] <= 1
     assert found["kept"] + found["added"] == 49
-    assert found["kept"] + found["dropped"] == machine.metadata("clipcov_subset", "crawl-1|f50")["pairs"]
+    before = machine.metadata("clipcov_subset", "crawl-1|f50")["pairs"]
+    assert found["previous_crawl"] == "crawl-1"
+    assert found["kept"] + found["dropped"] == before
+    assert found["kept_share"] == pytest.approx(found["kept"] / before, rel=1e-3)
     whole = machine.metadata("full_subset", "crawl-2|f100")
     assert whole["cross_covariance_error"] == pytest.approx(0, abs=1e-6)
     assert whole["class_coverage"] == 1
@@ -189,11 +199,36 @@ def test_the_comparison_holds_every_method_and_fraction(machine):
     assert compared == {(method, fraction) for method in METHODS for fraction in fractions_of(method).values()}
     metadata = machine.metadata("comparison", "crawl-2")
     assert metadata["scorecards_missing"] == 0
-    assert metadata["comparison"].startswith("### Accuracy against subset size\n\n![")
+    assert "\n\n### Accuracy against subset size\n\n![" in metadata["comparison"]
     assert metadata["comparison"].count("](data:image/png;base64,") == 5
     report = (machine.home / "reports/comparison.html").read_text()
     assert "crawl-1" in report
     assert "crawl-2" in report
+
+
+def test_the_comparison_opens_with_what_it_says_in_words(machine):
+    metadata = machine.metadata("comparison", "crawl-2")
+    said = metadata["in_words"]
+    assert said.startswith(("ClipCov at ", "No size of ClipCov "))
+    assert said.endswith(f"Scorecards missing: none of {metadata['scorecards']}.")
+    assert metadata["comparison"].startswith(escape_markdown(said))
+    sections = (machine.home / "reports/comparison.html").read_text().split("<section ")
+    assert html.escape(said) in next(section for section in sections if "<h2>crawl-2</h2>" in section)
+    assert metadata["report"] == "http://127.0.0.1:3001/comparison.html"
+
+
+def test_the_comparison_leads_to_every_subset_gallery_scorecard_and_run(machine):
+    text = machine.metadata("comparison", "crawl-2")["comparison"]
+    for method in METHODS:
+        for fraction in fractions_of(method):
+            partition = f"crawl-2%7C{fraction}"
+            for noun in ("subset", "scorecard"):
+                assert f"/assets/{method}_{noun}?view=partitions&partition={partition})" in text
+            gallery = f"galleries/crawl-2/{fraction}/{method}_subset.html"
+            assert f"[gallery](http://127.0.0.1:3001/{gallery})" in text
+            assert (machine.home / "reports" / gallery).is_file()
+            for training in machine.store.read(f"{method}_trainings", of_crawl("crawl-2", fraction)).to_pylist():
+                assert f"[seed 0](http://127.0.0.1:5000/#/runs/{training['mlflow_run_id']})" in text
 
 
 def test_clipcov_is_compared_with_every_other_method_image_by_image(machine):
@@ -273,3 +308,101 @@ def test_a_retrieval_set_is_scored_beside_the_others(machine):
     }
     assert [name for name, row in rows.items() if row["is_main"]] == ["mean_recall_at_1"]
     assert rows["image_recall_at_1"]["chance"] == pytest.approx(1 / 12)
+
+
+def shown(machine, asset):
+    """The metadata of the newest materialization of an asset, whatever the partition."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(asset))
+    return machine.instance.fetch_materializations(wanted, limit=1).records[0].asset_materialization.metadata
+
+
+@pytest.fixture(scope="module")
+def made(machine):
+    return [key.to_user_string() for key in machine.instance.all_asset_keys()]
+
+
+def test_every_asset_shows_a_number_that_plots_and_something_to_look_at_or_to_follow(machine, made):
+    assert len(made) > 30
+    for asset in set(made) - {"proxy_checkpoint"}:
+        values = shown(machine, asset).items()
+        assert any(isinstance(value, NUMBERS) for name, value in values if not name.startswith("dagster/")), asset
+        assert any(isinstance(value, TO_SEE) for name, value in values if name != "provenance"), asset
+
+
+def test_no_number_is_shown_with_more_digits_than_people_read(machine, made):
+    raw = {
+        (asset, name)
+        for asset in set(made) - {"pool", "proxy_checkpoint"}
+        for name, value in shown(machine, asset).items()
+        # An implied threshold is for use with a method's own program, and must give the same subset there.
+        if isinstance(value, dg.FloatMetadataValue)
+        and not name.startswith("implied_")
+        and value.value != float(f"{value.value:.8g}")
+    }
+    assert raw == set()
+
+
+def test_pictures_in_metadata_are_few_and_small(machine, made):
+    for asset in set(made) - {"comparison"}:  # its charts are what it is for
+        for name, value in shown(machine, asset).items():
+            if isinstance(value, dg.MarkdownMetadataValue):
+                assert value.value.count("](data:image") <= 8, f"{asset}: {name}"
+                assert len(value.value) < 60_000, f"{asset}: {name}"
+
+
+def rows_shown(gallery):
+    """The lines of a gallery in Markdown as people read them."""
+    return [html.unescape(line) for line in gallery.splitlines()[2:]]
+
+
+def test_embeddings_show_the_pairs_of_both_ends_of_their_scores(machine):
+    scores = sorted(machine.store.read("embeddings", "crawl-1", ["clip_score"])["clip_score"].to_pylist())
+    metadata = machine.metadata("embeddings", "crawl-1")
+    for end, expected in (("lowest", scores[:4]), ("highest", scores[:-5:-1])):
+        lines = rows_shown(metadata[f"{end}_scored_pairs"])
+        assert len(lines) == 4
+        for line, score in zip(lines, expected, strict=True):
+            assert f"| {score:.3f}: picture of class " in line
+        assert metadata[f"{end}_clip_score"] == pytest.approx(expected[0], rel=1e-3)
+
+
+def test_latent_classes_show_the_pairs_that_they_are_least_sure_of(machine):
+    rows = machine.store.read("latent_classes", "crawl-1", ["uid", "margin", "latent_class"]).sort_by("margin")
+    names = machine.store.read("class_embeddings", "crawl-1").to_pylist()
+    name_of = {row["latent_class"]: row["name"] for row in names}
+    lines = rows_shown(machine.metadata("latent_classes", "crawl-1")["least_sure_pairs"])
+    assert len(lines) == 8
+    (least,) = rows.slice(0, 1).to_pylist()
+    assert f"| {name_of[least['latent_class']]}, by {least['margin']:.4f}: picture of class " in lines[0]
+
+
+def test_a_ranking_shows_its_first_picks_and_says_why_the_first_is_the_first(machine):
+    first = machine.store.read("clipcov_ranking", "crawl-2").sort_by("rank").slice(0, 8).to_pylist()
+    captions = {
+        row["uid"]: row["caption"]
+        for crawl in CRAWLS
+        for row in machine.store.read("raw_pairs", crawl, ["uid", "caption"]).to_pylist()
+    }
+    metadata = machine.metadata("clipcov_ranking", "crawl-2")
+    lines = rows_shown(metadata["first_picks"])
+    assert [f": {captions[row['uid']]} |" in line for row, line in zip(first, lines, strict=True)] == [True] * 8
+    assert metadata["why_the_first"].endswith(f"/pair?uid={first[0]['uid']}&method=clipcov&crawl=crawl-2")
+
+
+def test_a_class_ranking_shows_how_gains_fall_inside_its_classes(machine):
+    found = machine.metadata("clipcov_class_ranking", of_crawl("crawl-2", "s00"))
+    assert sum(row["pairs"] for row in found["largest_classes"]) == found["pairs"]
+    assert all(row["first_gain"] >= row["last_gain"] for row in found["largest_classes"])
+
+
+def test_a_long_learning_curve_is_thinned_seed_by_seed_and_keeps_its_ends():
+    steps = np.tile(np.arange(1, 2001) * 64, 2)
+    numbers = {name: np.linspace(2, 1, 4000) for name in ("loss", "learning_rate", "samples_per_second")}
+    curve = pa.table({"seed": np.repeat([0, 7], 2000), "samples_seen": steps, **numbers}, schema=CURVE)
+    for seed, rows in pl.DataFrame(thinned(curve)).group_by("seed", maintain_order=True):
+        assert len(rows) == rows["samples_seen"].n_unique() == 500, seed
+        assert (rows["samples_seen"][0], rows["samples_seen"][-1]) == (64, 128_000)
+        assert rows["samples_seen"].is_sorted()
+        assert rows["samples_seen"].diff().max() <= 5 * 64
+    assert thinned(curve.slice(0, 300)).equals(curve.slice(0, 300))
+    assert thinned(curve.slice(0, 0)).num_rows == 0

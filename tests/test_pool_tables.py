@@ -17,6 +17,7 @@ from clipcov_assets.pool_tables import (
     CRAWL_PRODUCTS,
     CRAWL_STATISTICS,
     POOL_PRODUCTS,
+    POOL_STATISTICS,
     PooledClasses,
     cross_product_rows,
     list_column,
@@ -166,3 +167,75 @@ def test_statistics_of_another_table_are_refused(pooled):
     pooled.write("pool", "crawl-3", pooled.read("pool", "crawl-3").slice(1), pooled.metadata("pool", "crawl-3"))
     with pytest.raises(ValueError, match=r"pool.crawl-3 has 129 rows and its statistics 130: materialize it again"):
         PooledClasses(pooled, "crawl-3")
+
+
+def pools_of(store, *, day_by_day):
+    """The pool as of crawl-3, either after those of the crawls before it or at once."""
+    for crawl, pairs in PAIRS.items():
+        write_crawl(store, crawl, pairs)
+    for count in range(1 if day_by_day else len(PAIRS), len(PAIRS) + 1):
+        crawls = list(PAIRS)[:count]
+        JoinedCrawls(store, crawls, lambda name: {"raw_pairs": f"version of {name}"}).write(store, crawls[-1])
+    return store
+
+
+def test_a_pool_that_goes_on_from_the_one_before_is_byte_for_byte_the_pool_of_all_its_crawls(tmp_path):
+    once, daily = (pools_of(LanceStore(uri=str(tmp_path / str(way))), day_by_day=way) for way in (False, True))
+    assert once.read("pool", "crawl-3").equals(daily.read("pool", "crawl-3"))
+    for table in (POOL_STATISTICS, POOL_PRODUCTS):
+        assert once.read(table, "crawl-3").equals(daily.read(table, "crawl-3"))
+    assert pooled_crawls(once, "crawl-3") == pooled_crawls(daily, "crawl-3")
+    assert [one.data_versions for one in pooled_crawls(daily, "crawl-3")] == [
+        {"raw_pairs": f"version of {crawl}"} for crawl in PAIRS
+    ]
+
+
+def joined(store, monkeypatch):
+    """Crawls whose pairs are read for the pool as of crawl-3."""
+    read, added = JoinedCrawls._add, []
+    monkeypatch.setattr(JoinedCrawls, "_add", lambda self, *given: (added.append(given[1]), read(self, *given))[1])
+    JoinedCrawls(store, list(PAIRS)).write(store, "crawl-3")
+    return added
+
+
+def test_only_crawls_that_are_new_are_read(tmp_path, monkeypatch):
+    store = pools_of(LanceStore(uri=str(tmp_path)), day_by_day=True)
+    assert joined(store, monkeypatch) == ["crawl-3"]
+
+
+def test_a_crawl_that_was_classified_again_is_read_again_and_so_are_those_after_it(tmp_path, monkeypatch):
+    store = pools_of(LanceStore(uri=str(tmp_path)), day_by_day=True)
+    write_crawl(store, "crawl-2", range(50, 120))
+    assert joined(store, monkeypatch) == ["crawl-2", "crawl-3"]
+    assert len(store.read("pool", "crawl-3")) == 120
+
+
+def test_a_crawl_that_comes_late_joins_the_pools_after_it(tmp_path, monkeypatch):
+    store = pools_of(LanceStore(uri=str(tmp_path)), day_by_day=True)
+    write_crawl(store, "crawl-0", range(150, 160))
+    JoinedCrawls(store, ["crawl-0", *PAIRS]).write(store, "crawl-3")
+    assert len(store.read("pool", "crawl-3")) == 140
+    assert [one.crawl for one in pooled_crawls(store, "crawl-3")] == ["crawl-0", *PAIRS]
+
+
+def test_sums_of_a_pool_that_was_never_finished_are_not_gone_on_from(tmp_path):
+    store = pools_of(LanceStore(uri=str(tmp_path)), day_by_day=True)
+    expected = store.read(POOL_STATISTICS, "crawl-3")
+    store.write(POOL_STATISTICS, "crawl-2", expected)
+    JoinedCrawls(store, list(PAIRS)).write(store, "crawl-3")
+    assert store.read(POOL_STATISTICS, "crawl-3").equals(expected)
+
+
+def test_a_pool_remembers_its_crawls_at_every_version(pooled):
+    before = pooled.version("pool", "crawl-3")
+    JoinedCrawls(pooled, ["crawl-1", "crawl-3"]).write(pooled, "crawl-3")
+    assert [one.crawl for one in pooled_crawls(pooled, "crawl-3")] == ["crawl-1", "crawl-3"]
+    assert [one.crawl for one in pooled_crawls(pooled, "crawl-3", version=before)] == list(PAIRS)
+
+
+def test_a_crawl_without_tables_is_left_out_unless_the_pool_is_its_own(store):
+    write_crawl(store, "crawl-2", range(40))
+    found = JoinedCrawls(store, ["crawl-1", "crawl-2"])
+    assert (found.left_out, [one.crawl for one in found.crawls]) == (["crawl-1"], ["crawl-2"])
+    with pytest.raises(KeyError, match="class_embeddings for partition crawl-3 first"):
+        JoinedCrawls(store, ["crawl-2", "crawl-3"])

@@ -1,7 +1,17 @@
+import dagster as dg
 import pyarrow as pa
 import pytest
 
-from clipcov_assets.provenance import content_version, legible
+from clipcov_assets.provenance import (
+    PROVENANCE,
+    Input,
+    RecordedInput,
+    configuration,
+    content_version,
+    legible,
+    provenance_table,
+    recorded_inputs,
+)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
@@ -21,3 +31,24 @@ def test_numbers_are_shown_as_people_read_them():
         17.83,
         0.001,
     ]
+
+
+def test_a_provenance_table_is_read_back():
+    inputs = [
+        Input("pool", "crawl-1", "abc", "run", {"lance_version": dg.MetadataValue.int(3)}),
+        Input("proxy_checkpoint", None, "def", "run", {}),
+    ]
+    assert recorded_inputs({PROVENANCE: provenance_table(inputs)}) == (
+        RecordedInput("pool", "crawl-1", "abc", "run", "3"),
+        RecordedInput("proxy_checkpoint", None, "def", "run", ""),
+    )
+    assert recorded_inputs({}) == recorded_inputs({PROVENANCE: dg.MetadataValue.text("pool")}) == ()
+
+
+def test_the_configuration_holds_what_decides_about_results_and_no_address(monkeypatch):
+    monkeypatch.setenv("CLIPCOV_SEEDS", "0,1")
+    monkeypatch.setenv("CLIPCOV_LANCE", "s3://user:secret@bucket")
+    found = configuration()
+    assert (found["CLIPCOV_SCALE"], found["CLIPCOV_SEEDS"]) == ("tiny", "0,1")
+    assert "secret" not in str(found)
+    assert found["project"]

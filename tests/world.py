@@ -6,6 +6,7 @@ import dagster as dg
 
 from clipcov_assets.checks import all_checks
 from clipcov_assets.definitions import ASSETS
+from resources.alerts import Alerts
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.crawl_catalog import CrawlCatalog
@@ -33,6 +34,7 @@ def world(home: Path) -> dict[str, dg.ConfigurableResource]:
         "exports": ExportShelf(directory=str(home / "exports")),
         "shelf": ReportShelf(directory=str(home / "reports")),
         "compute": Compute(device="cpu", batch_size=16),
+        "alerts": Alerts(file=str(home / "alerts.log")),
     }
 
 

@@ -16,6 +16,7 @@ from benchmarks.works import (
     semdedup,
     subset,
     training,
+    year,
 )
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -33,4 +34,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "metaclip": metaclip.BENCHMARK,
     "first_call": first_call.BENCHMARK,
     "scores": scores.BENCHMARK,
+    "year": year.BENCHMARK,
 }

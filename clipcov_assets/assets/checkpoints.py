@@ -9,8 +9,9 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
-from clipcov_assets.assets.groups import CHECKPOINTS, OWNERS, RANKINGS, TRAINING_POOL
-from clipcov_assets.automation import nightly_training
+from clipcov_assets.assets.groups import CHECKPOINTS, GPU_POOL, RANKINGS
+from clipcov_assets.assets.road_asset import road_asset
+from clipcov_assets.automation import nightly_training, policy_in_words
 from clipcov_assets.core.recipe import Recipe
 from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
 from clipcov_assets.provenance import Input, content_version, latest_input, legible, materialized
@@ -144,16 +145,16 @@ def _shown(trainings: pa.Table) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=schema)
 
 
-@dg.asset(
+@road_asset(
     partitions_def=crawls,
     deps=["pool", "raw_pairs"],
     group_name=RANKINGS,
-    owners=OWNERS,
     kinds={"pytorch", "mlflow"},
-    tags={"clipcov/stage": "train", "clipcov/method": "c_rho"},
+    stage="train",
+    method="c_rho",
     code_version=code_version(2, SCALE.architecture, PARTIAL_RECIPE, PARTIAL_SEED),
-    automation_condition=nightly_training,
-    pool=TRAINING_POOL,
+    automation_condition=nightly_training("c_rho", by_fraction=False),
+    pool=GPU_POOL,
     metadata={"dagster/column_schema": column_schema(CURVE)},
 )
 def partial_checkpoint(
@@ -185,23 +186,24 @@ def partial_checkpoint(
 def checkpoint_asset(method: str) -> dg.AssetsDefinition:
     """The checkpoints of one method as an asset, one partition for each crawl and fraction."""
 
-    @dg.asset(
+    @road_asset(
         name=f"{method}_checkpoint",
         partitions_def=partitions_of(method),
         deps=[f"{method}_subset"],
         group_name=CHECKPOINTS,
-        owners=OWNERS,
         kinds={"pytorch", "mlflow"},
-        tags={"clipcov/stage": "train", "clipcov/method": method},
+        stage="train",
+        method=method,
         code_version=code_version(2, SCALE.architecture, SCALE.recipe, SCALE.training_seeds),
-        automation_condition=nightly_training,
-        pool=TRAINING_POOL,
+        automation_condition=nightly_training(method),
+        pool=GPU_POOL,
         metadata={"dagster/column_schema": column_schema(CURVE)},
         description=(
             f"A CLIP trained from scratch on {'the whole pool' if method == 'full' else f'the {method} subset'}.\n\n"
             "Every method is trained with the same architecture, recipe and seeds, so that scorecards differ by the "
             "pairs alone. The table beside the weights is the training curve; MLflow has one run for each seed of a "
-            "partition. Look at the share of the warm-up: a training that never leaves it is not worth comparing."
+            "partition. Look at the share of the warm-up: a training that never leaves it is not worth comparing.\n\n"
+            + policy_in_words(method)
         ),
     )
     def checkpoint(

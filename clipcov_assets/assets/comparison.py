@@ -1,7 +1,9 @@
 """All scorecards of a crawl become one comparison: table, curves, report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import numpy as np
@@ -9,17 +11,22 @@ import polars as pl
 import pyarrow as pa
 
 from clipcov_assets.assets.checkpoints import trainings_table
-from clipcov_assets.assets.groups import OWNERS, SCORECARDS
+from clipcov_assets.assets.groups import SCORECARDS
+from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.assets.scorecards import class_recalls_table, groups_table, scores_table
-from clipcov_assets.automation import when_inputs_change
+from clipcov_assets.automation import when_scored
 from clipcov_assets.core.metrics import adjusted_p_values, paired_difference
 from clipcov_assets.core.suite import CLASSIFICATION
 from clipcov_assets.export.charts import pictures
 from clipcov_assets.export.comparison_tables import ComparisonTables
 from clipcov_assets.export.differences import differences_markdown
+from clipcov_assets.export.escape import escape_markdown
+from clipcov_assets.export.headline import headline
 from clipcov_assets.export.markdown import comparison_markdown, pictures_markdown
 from clipcov_assets.export.report import html_report
-from clipcov_assets.methods import COMPARED
+from clipcov_assets.export.standings import ABSENT, percent
+from clipcov_assets.galleries import gallery_name
+from clipcov_assets.methods import SELECTIONS
 from clipcov_assets.partitions import crawl_order, crawls, fraction_key, fractions_of, of_crawl, the_crawl
 from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE
@@ -47,23 +54,25 @@ GATHERED = {
     "class_recalls": (class_recalls_table, CLASS_RECALLS),
 }
 CURVES = schema_of(CHECKPOINT, CURVE)
+CURVE_POINTS = 500
+# Every scorecard that a crawl may have: method, and partition key of the fraction.
+WANTED = [(method, fraction) for method in SELECTIONS for fraction in fractions_of(method)]
 
 
-@dg.asset(
+@road_asset(
     partitions_def=crawls,
-    deps=[dg.AssetDep(f"{method}_scorecard", partition_mapping=the_crawl) for method in COMPARED],
+    deps=[dg.AssetDep(f"{method}_scorecard", partition_mapping=the_crawl) for method in SELECTIONS],
     group_name=SCORECARDS,
-    owners=OWNERS,
     kinds={"lancedb", "polars"},
-    tags={"clipcov/stage": "compare"},
+    stage="compare",
     code_version="3",
-    automation_condition=when_inputs_change,
+    automation_condition=when_scored,
     metadata={"dagster/column_schema": column_schema(SCORES)},
 )
 def comparison(
     context: dg.AssetExecutionContext, store: LanceStore, shelf: ReportShelf, tracker: MlflowTracker
 ) -> dg.MaterializeResult:
-    """Which method keeps most of the full pool's accuracy, and with how few pairs.
+    """Which method keeps most of the full pool's accuracy, and with how few pairs: begin with `in_words`.
 
     Scores of methods and fractions with 95 % intervals, accuracy against subset size and against cost, the share of
     the full pool's accuracy that each subset keeps, which differences to ClipCov are real and which are noise, image
@@ -71,8 +80,7 @@ def comparison(
     are missing. The HTML report holds all crawls.
     """
     crawl = context.partition_key
-    wanted = [(method, fraction) for method in COMPARED for fraction in fractions_of(method)]
-    present = [one for one in wanted if store.exists(scores_table(one[0]), of_crawl(crawl, one[1]))]
+    present = [one for one in WANTED if store.exists(scores_table(one[0]), of_crawl(crawl, one[1]))]
     if not present:
         raise dg.Failure(f"{crawl} has no scorecard yet: materialize scorecards of it first", allow_retries=False)
     gathered = {
@@ -81,11 +89,14 @@ def comparison(
     }
     gathered |= {"curves": _curves(store, crawl, present), "differences": _differences(store, crawl)}
     written = {name: store.write(name, crawl, rows) for name, rows in gathered.items()}
-    tables = _tables(context, store)
-    drawn = pictures(tables, crawl)
-    words = comparison_markdown(tables, crawl)
+    known = sorted(crawls.get_partition_keys(dynamic_partitions_store=context.instance), key=crawl_order)
+    tables = comparison_tables(store, known, context.log.warning)
+    drawn, said = pictures(tables, crawl), in_words(tables, crawl)
+    pages = _links(shelf, tracker, crawl, present, gathered["trainings"])
+    opening, rest = escape_markdown(said), f"{comparison_markdown(tables, crawl)}\n{pages}"
     links = {"Dagster": f"{shelf.dagster_ui}/assets/comparison", "MLflow": tracker.address}
-    report = shelf.write("comparison.html", html_report(tables, links=links).encode())
+    report = html_report(tables, links=links, drawn={crawl: drawn}, wanted=_shares(WANTED))
+    report_path = shelf.write("comparison.html", report.encode())
     with tracker.shared_run(
         f"{crawl} comparison",
         {"dagster.asset": COMPARISON, "dagster.partition": crawl, "dagster.run": context.run.run_id},
@@ -93,50 +104,123 @@ def comparison(
     ) as run:
         for name, picture in drawn.items():
             run.log_picture(picture, f"pictures/{name}.png")
-        run.log_text(words, "comparison.md")
+        run.log_text(f"{opening}\n\n{rest}", "comparison.md")
     inputs = [latest_input(context, f"{method}_scorecard", of_crawl(crawl, fraction)) for method, fraction in present]
     return materialized(
         written[COMPARISON],
         content_version(gathered[COMPARISON], gathered["differences"]),
         inputs,
         metadata={
-            "comparison": dg.MetadataValue.md(f"{pictures_markdown(drawn)}\n\n{words}"),
+            "in_words": said,
+            "comparison": dg.MetadataValue.md(f"{opening}\n\n{pictures_markdown(drawn)}\n\n{rest}"),
+            "report": dg.MetadataValue.url(shelf.address("comparison.html")),
+            "report_path": dg.MetadataValue.path(report_path),
             "differences": dg.MetadataValue.md(differences_markdown(tables.differences, crawl)),
-            **{
-                name: dg.MetadataValue.path(shelf.write(f"{name}-{crawl}.png", picture))
-                for name, picture in drawn.items()
-            },
-            "report": dg.MetadataValue.path(report),
-            "mlflow": dg.MetadataValue.url(run.address) if run.address else "MLflow could not be reached",
+            **{name: _shelved(shelf, f"{name}-{crawl}.png", picture) for name, picture in drawn.items()},
+            "mlflow": dg.MetadataValue.url(_run_page(tracker, run.run_id))
+            if run.run_id
+            else "MLflow could not be reached",
             "scorecards": len(present),
-            "scorecards_missing": len(wanted) - len(present),
+            "scorecards_missing": len(WANTED) - len(present),
             **_numbers(gathered[COMPARISON]),
         },
     )
 
 
+def in_words(tables: ComparisonTables, crawl: str) -> str:
+    """What a crawl's scores say, and how many of the scorecards of this scale are missing."""
+    return headline(tables, crawl, wanted=_shares(WANTED))
+
+
+def _shares(scorecards: Iterable[tuple[str, str]]) -> list[tuple[str, float]]:
+    return [(method, fractions_of(method)[fraction]) for method, fraction in scorecards]
+
+
+def _shelved(shelf: ReportShelf, name: str, picture: bytes) -> dg.UrlMetadataValue:
+    shelf.write(name, picture)
+    return dg.MetadataValue.url(shelf.address(name))
+
+
+def _run_page(tracker: MlflowTracker, run_id: str) -> str:
+    """A short address of a run: a long one pushes the words beside it off Dagster's page."""
+    return f"{tracker.address}/#/runs/{run_id}"
+
+
+def _links(
+    shelf: ReportShelf, tracker: MlflowTracker, crawl: str, present: list[tuple[str, str]], trainings: pa.Table
+) -> str:
+    """A table that leads from each method and fraction to its pages; a page that is not there is not linked."""
+    runs: dict[tuple[str, float], list[str]] = {}
+    for one in trainings.select(["method", "fraction", "seed", "mlflow_run_id"]).to_pylist():
+        if one["mlflow_run_id"]:
+            link = f"[seed {one['seed']}]({_run_page(tracker, one['mlflow_run_id'])})"
+            runs.setdefault((one["method"], one["fraction"]), []).append(link)
+    lines = ["### Where to look further", "", "| subset | gallery | scorecard | MLflow |", "| --- | --- | --- | --- |"]
+    for method, fraction in present:
+        share, partition = fractions_of(method)[fraction], of_crawl(crawl, fraction)
+        subset, scorecard = (
+            f"{shelf.dagster_ui}/assets/{method}_{noun}?view=partitions&partition={quote(partition)}"
+            for noun in ("subset", "scorecard")
+        )
+        cells = (
+            f"[{method} {percent(share)}]({subset})",
+            _gallery(shelf, method, partition),
+            f"[scorecard]({scorecard})",
+            ", ".join(runs.get((method, share), [])) or ABSENT,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _gallery(shelf: ReportShelf, method: str, partition: str) -> str:
+    """A link to a subset's gallery, where there is one."""
+    name = gallery_name(f"{method}_subset", partition)
+    return f"[gallery]({shelf.address(name)})" if Path(shelf.directory, name).is_file() else ABSENT
+
+
 def _curves(store: LanceStore, crawl: str, present: list[tuple[str, str]]) -> pa.Table:
-    """The learning curves behind a crawl's scorecards, with what each was trained on."""
+    """The learning curves behind a crawl's scorecards, thinned, with what each was trained on."""
     curves = []
     for method, fraction in present:
-        curve = store.read(f"{method}_checkpoint", of_crawl(crawl, fraction))
+        curve = thinned(store.read(f"{method}_checkpoint", of_crawl(crawl, fraction)))
         for name, value in (("fraction", fractions_of(method)[fraction]), ("method", method), ("crawl", crawl)):
             curve = curve.add_column(0, name, pa.repeat(value, len(curve)))
         curves.append(curve)
     return pa.concat_tables(curves).cast(CURVES)
 
 
-def _tables(context: dg.AssetExecutionContext, store: LanceStore) -> ComparisonTables:
-    """The tables of every crawl that has been compared so far, oldest first."""
+def thinned(curve: pa.Table, points: int = CURVE_POINTS) -> pa.Table:
+    """At most so many steps of each seed, evenly spaced, first and last among them: a long training has millions.
+
+    Args:
+        curve: Rows in the columns of CURVE, those of a seed in the order of its steps.
+        points: Most steps of a seed.
+    """
+    seeds = curve["seed"].to_numpy()
+    kept = [np.empty(0, np.int64)]
+    for seed in np.unique(seeds):
+        steps = np.flatnonzero(seeds == seed)
+        kept.append(steps[np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(np.int64)])
+    return curve.take(pa.array(np.concatenate(kept)))
+
+
+def comparison_tables(store: LanceStore, known: Iterable[str], report: Callable[[str], None]) -> ComparisonTables:
+    """The tables of those of some crawls that have been compared, in their order.
+
+    Args:
+        store: Holds them.
+        known: Names of crawls.
+        report: Told of tables that another version of this project wrote; they are left out.
+    """
+    compared = [crawl for crawl in known if store.exists(COMPARISON, crawl)]
     schemas = {name: schema for name, (_, schema) in GATHERED.items()} | {"curves": CURVES, "differences": DIFFERENCES}
-    known = sorted(crawls.get_partition_keys(dynamic_partitions_store=context.instance), key=crawl_order)
     found = {}
     for name, schema in schemas.items():
-        stored = [store.read(name, crawl) for crawl in known if store.exists(name, crawl)]
+        stored = [store.read(name, crawl) for crawl in compared if store.exists(name, crawl)]
         current = [rows for rows in stored if rows.schema.names == schema.names]
         if len(current) < len(stored):
-            context.log.warning(f"{name} of {len(stored) - len(current)} crawls is of an earlier version, left out")
-        found[name] = pl.DataFrame(pa.concat_tables(current))
+            report(f"{name} of {len(stored) - len(current)} crawls is of an earlier version, left out")
+        found[name] = pl.DataFrame(pa.concat_tables([schema.empty_table(), *current]))
     return ComparisonTables(scores=found.pop(COMPARISON), **found)
 
 
@@ -152,7 +236,7 @@ def _differences(store: LanceStore, crawl: str) -> pa.Table:
 def _paired(store: LanceStore, crawl: str) -> Iterator[dict[str, Any]]:
     for fraction, share in fractions_of("clipcov").items():
         hits = _hits(store, crawl, fraction)
-        for other in COMPARED:
+        for other in SELECTIONS:
             for name, theirs in hits.get(other, {}).items():
                 ours = hits.get("clipcov", {}).get(name)
                 # Two scorecards of different images, one made before the set was changed, cannot be paired.
@@ -179,7 +263,7 @@ def _hits(store: LanceStore, crawl: str, fraction: str) -> dict[str, dict[str, p
     """Method -> evaluation set -> key and hits of every image, one a seed, by key; of the methods with a scorecard."""
     columns = ["evaluation_set", "seed", "task", "key", "rank_of_label"]
     hits = {}
-    for method in COMPARED:
+    for method in SELECTIONS:
         partition = of_crawl(crawl, fraction)
         if fraction in fractions_of(method) and store.exists(f"{method}_scorecard", partition):
             rows = pl.DataFrame(store.read(f"{method}_scorecard", partition, columns))
@@ -198,9 +282,7 @@ def _hits(store: LanceStore, crawl: str, fraction: str) -> dict[str, dict[str, p
 def _numbers(rows: pa.Table) -> dict[str, float]:
     """The main metric of each method, fraction and set as a number of its own, so that Dagster plots it over crawls."""
     return {
-        f"{row['metric']}/{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": legible(
-            row["value"]
-        )
+        f"{row['evaluation_set']}/{row['method']}/{fraction_key(row['fraction'])}": legible(row["value"])
         for row in rows.to_pylist()
         if row["is_main"]
     }

@@ -7,12 +7,14 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from clipcov_assets.assets.groups import CRAWLS, OWNERS
+from clipcov_assets.assets.groups import CRAWLS, GPU_POOL
+from clipcov_assets.assets.previews import SHOWN_PAIRS, preview
+from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.core.similarity import clip_scores
 from clipcov_assets.partitions import crawls
 from clipcov_assets.pool_tables import list_column
-from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, PretrainedProxy, code_version
 from clipcov_assets.tables import column_schema, embeddings_schema
 from resources.clip_encoder import ClipEncoder
@@ -27,18 +29,20 @@ if TYPE_CHECKING:
 PROXY = "proxy_sha256"
 LEAST_COSINE = 0.99  # between delivered embeddings and those of the proxy, on the median pair
 
+SHOWN = SHOWN_PAIRS // 2  # pairs of each end of the scores
+
 Rows = tuple[np.ndarray, np.ndarray]
 
 
-@dg.asset(
+@road_asset(
     partitions_def=crawls,
     deps=["raw_pairs", "proxy_checkpoint"],
     group_name=CRAWLS,
-    owners=OWNERS,
     kinds={"lancedb", "pytorch"},
-    tags={"clipcov/stage": "embed"},
+    stage="embed",
     code_version=code_version(3, SCALE.proxy),
     automation_condition=when_inputs_change,
+    pool=GPU_POOL,
 )
 def embeddings(
     context: dg.AssetExecutionContext, store: LanceStore, staging: Staging, encoder: ClipEncoder, compute: Compute
@@ -81,9 +85,11 @@ def embeddings(
             "precision": model.precision,
             **origin,
             "dagster/column_schema": column_schema(embeddings_schema(width)),
-            "mean_clip_score": mean,
-            "lowest_clip_score": scored.lowest,
-            "highest_clip_score": scored.highest,
+            "mean_clip_score": legible(mean),
+            "lowest_clip_score": legible(scored.lowest),
+            "highest_clip_score": legible(scored.highest),
+            "lowest_scored_pairs": _shown(pairs, *scored.lowest_pairs),
+            "highest_scored_pairs": _shown(pairs, *scored.highest_pairs),
         },
     )
 
@@ -170,23 +176,52 @@ class ScoredRows:
 
     def __init__(self, rows: Iterator[Rows], pairs: "StoredPairs", width: int) -> None:
         """Nothing is read yet."""
-        self.sum, self.lowest, self.highest = 0.0, float("inf"), float("-inf")
+        self.sum = 0.0
         self.digests: list[str] = []
         self._rows, self._pairs, self._schema = rows, pairs, embeddings_schema(width)
+        self._places, self._scores = np.empty(0, np.int64), np.empty(0)  # of both ends, lowest scores first
 
     def reader(self) -> pa.RecordBatchReader:
         """The rows, block by block."""
         return pa.RecordBatchReader.from_batches(self._schema, self._batches())
 
+    @property
+    def lowest(self) -> float:
+        """Lowest score so far."""
+        return float(self._scores[0])
+
+    @property
+    def highest(self) -> float:
+        """Highest score so far."""
+        return float(self._scores[-1])
+
+    @property
+    def lowest_pairs(self) -> Rows:
+        """Places and scores of a few pairs, the lowest score first."""
+        return self._places[:SHOWN], self._scores[:SHOWN]
+
+    @property
+    def highest_pairs(self) -> Rows:
+        """Places and scores of a few pairs, the highest score first."""
+        return self._places[-SHOWN:][::-1], self._scores[-SHOWN:][::-1]
+
+    def _keep_ends(self, start: int, score: np.ndarray) -> None:
+        places = np.concatenate([self._places, np.arange(start, start + len(score))])
+        scores = np.concatenate([self._scores, score])
+        order = np.argsort(scores, kind="stable")
+        if len(order) > 2 * SHOWN:
+            order = np.concatenate([order[:SHOWN], order[-SHOWN:]])
+        self._places, self._scores = places[order], scores[order]
+
     def _batches(self) -> Iterator[pa.RecordBatch]:
         start = 0
         for image, text in self._rows:
             found = self._pairs.rows.slice(start, len(image), ["uid", "content"]).combine_chunks()
-            start += len(image)
             # The score of the rows as stored, so that whoever reads them finds the same number.
             score = clip_scores(image, text)
             self.sum += float(score.sum())
-            self.lowest, self.highest = min(self.lowest, float(score.min())), max(self.highest, float(score.max()))
+            self._keep_ends(start, score)
+            start += len(image)
             self.digests.append(content_version("\n".join(found["uid"].to_pylist()), image, text))
             columns = {
                 "uid": found["uid"],
@@ -196,6 +231,11 @@ class ScoredRows:
                 "clip_score": score,
             }
             yield from pa.table(columns, schema=self._schema).to_batches()
+
+
+def _shown(pairs: "StoredPairs", places: np.ndarray, scores: np.ndarray) -> dg.MarkdownMetadataValue:
+    rows = pairs.rows.take(places, ["image", "caption"]).to_pylist()
+    return preview(((row["image"], row["caption"]) for row in rows), (f"{score:.3f}" for score in scores))
 
 
 def _proxy() -> str:

@@ -3,12 +3,20 @@
 import dagster as dg
 from pydantic import Field
 
-from clipcov_assets.assets.groups import EXPORTS, OWNERS
+from clipcov_assets.assets.groups import EXPORTS
+from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.export.subset_files import FORMATS
 from clipcov_assets.export.subset_files.export_format import ExportError, ExportOptions
 from clipcov_assets.jobs.export import export_subset
 from clipcov_assets.partitions import partitions_of
-from clipcov_assets.provenance import content_version, latest_input, provenance_table
+from clipcov_assets.provenance import (
+    CONFIGURATION,
+    PROVENANCE,
+    configuration,
+    content_version,
+    latest_input,
+    provenance_table,
+)
 from resources.export_shelf import ExportShelf, FinishedExport
 from resources.lance_store import LanceStore
 
@@ -28,14 +36,14 @@ class ExportConfig(dg.Config):
 def export_asset(method: str) -> dg.AssetsDefinition:
     """The exports of one method's subsets as an asset, one partition for each crawl and fraction."""
 
-    @dg.asset(
+    @road_asset(
         name=f"{method}_export",
         partitions_def=partitions_of(method),
         deps=[f"{method}_subset"],
         group_name=EXPORTS,
-        owners=OWNERS,
         kinds={"parquet"},
-        tags={"clipcov/stage": "export", "clipcov/method": method},
+        stage="export",
+        method=method,
         code_version="1",
         description=(
             f"Files of {'the whole pool' if method == 'full' else f'the {method} subset'} for other tools; written "
@@ -69,7 +77,8 @@ def export_asset(method: str) -> dg.AssetsDefinition:
                 "bytes": sum(one.bytes for one in finished),
                 **{f"path/{one.manifest['format']}": dg.MetadataValue.path(str(one.directory)) for one in finished},
                 "first_files": _first_files(finished),
-                "provenance": provenance_table([latest_input(context, f"{method}_subset", context.partition_key)]),
+                CONFIGURATION: dg.MetadataValue.json(configuration()),
+                PROVENANCE: provenance_table([latest_input(context, f"{method}_subset", context.partition_key)]),
             },
         )
 

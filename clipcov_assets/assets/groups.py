@@ -9,5 +9,5 @@ SCORECARDS = "6_scorecards"
 EXPORTS = "7_exports"
 
 OWNERS = ["team:data"]
-# Trainings share one slot, whatever runs beside them (dagster.yaml, concurrency.pools).
-TRAINING_POOL = "training"
+# What uses the GPU shares one slot, whatever runs beside it (dagster.yaml, concurrency.pools).
+GPU_POOL = "gpu"

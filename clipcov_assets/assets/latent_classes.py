@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from clipcov_assets.assets.embeddings import PROXY
-from clipcov_assets.assets.groups import CRAWLS, OWNERS
+from clipcov_assets.assets.groups import CRAWLS, GPU_POOL
+from clipcov_assets.assets.previews import SHOWN_PAIRS, preview_of_crawl
+from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.core.prompts import Prompts, imagenet_prompts
 from clipcov_assets.core.statistics import no_statistics
@@ -24,7 +26,7 @@ from clipcov_assets.pool_tables import (
     statistics_rows,
     sums_of,
 )
-from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import HOME, SCALE, code_version
 from clipcov_assets.tables import EMBEDDINGS, class_embeddings_schema, column_schema, latent_classes_schema
 from resources.clip_encoder import ClipEncoder
@@ -32,15 +34,15 @@ from resources.compute import Compute
 from resources.lance_store import LanceStore
 
 
-@dg.asset(
+@road_asset(
     partitions_def=crawls,
     deps=["embeddings", "proxy_checkpoint"],
     group_name=CRAWLS,
-    owners=OWNERS,
     kinds={"lancedb", "pytorch"},
-    tags={"clipcov/stage": "classify"},
+    stage="classify",
     code_version=code_version(2, SCALE.prompts, SCALE.proxy),
     automation_condition=when_inputs_change,
+    pool=GPU_POOL,
 )
 def latent_classes(
     context: dg.AssetExecutionContext,
@@ -80,8 +82,9 @@ def latent_classes(
         metadata={
             "latent_classes": len(names.class_names),
             "classes_with_pairs": int((sizes > 0).sum()),
-            "largest_class_share": float(sizes.max() / sizes.sum()),
-            "median_margin": float(np.median(labels["margin"])),
+            "largest_class_share": legible(sizes.max() / sizes.sum()),
+            "median_margin": legible(np.median(labels["margin"])),
+            "least_sure_pairs": _least_sure(store, crawl, labels, names.class_names),
             "prompts_sha256": names.sha256,
             "class_sizes": class_size_table(names.class_names, sizes),
             "dagster/column_schema": column_schema(rows.schema),
@@ -101,6 +104,19 @@ def _labels(store: LanceStore, crawl: str, classes: np.ndarray) -> pa.Table:
     labels = pa.concat_tables(parts)
     labels = labels.append_column("place", pa.array(np.arange(len(labels))))
     return labels.sort_by([("latent_class", "ascending"), ("uid", "ascending")]).drop_columns("uid")
+
+
+def _least_sure(
+    store: LanceStore, crawl: str, labels: pa.Table, class_names: tuple[str, ...]
+) -> dg.MarkdownMetadataValue:
+    """The pairs with the least margin, each with its class: where these look wrong, so may many."""
+    least = labels.take(pa.array(np.argsort(labels["margin"].to_numpy(), kind="stable")[:SHOWN_PAIRS]))
+    uid = store.rows("embeddings", crawl).take(least["place"].to_numpy(), ["uid"])["uid"].to_pylist()
+    notes = {
+        one: f"{class_names[row['latent_class']]}, by {row['margin']:.4f}"
+        for one, row in zip(uid, least.to_pylist(), strict=True)
+    }
+    return preview_of_crawl(store, crawl, notes)
 
 
 class ClassOrder:

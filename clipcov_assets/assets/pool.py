@@ -1,15 +1,21 @@
 """Crawls become the pool that everything is selected from."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from clipcov_assets.assets.embeddings import PROXY
-from clipcov_assets.assets.groups import OWNERS, POOL
+from clipcov_assets.assets.groups import POOL
 from clipcov_assets.assets.latent_classes import class_size_table
-from clipcov_assets.automation import when_inputs_change
+from clipcov_assets.assets.road_asset import road_asset
+from clipcov_assets.automation import INCLUDED, LEFT_OUT, repool
 from clipcov_assets.core.statistics import no_statistics
+from clipcov_assets.drifts import drift_metadata
 from clipcov_assets.partitions import crawl_order, crawls
 from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
@@ -23,11 +29,13 @@ from clipcov_assets.pool_tables import (
     load_class_embeddings,
     load_cross_products,
     load_statistics,
+    pooled_crawls,
     pooled_crawls_metadata,
     statistics_rows,
     sums_of,
+    versions_of_sums,
 )
-from clipcov_assets.provenance import content_version, latest_input, materialized
+from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.tables import EMBEDDINGS, column_schema
 from clipcov_assets.tables import POOL as POOL_SCHEMA
 from resources.lance_store import LanceStore, StoredRows, WrittenTable
@@ -35,63 +43,103 @@ from resources.lance_store import LanceStore, StoredRows, WrittenTable
 # What the pool needs of each crawl, and what of it is read through the pool, at the Lance versions that it pins.
 CRAWL_ASSETS = ("raw_pairs", "embeddings", "latent_classes")
 CRAWL_TABLES = ("raw_pairs", "latent_classes", CRAWL_STATISTICS)
+# What must hold of a crawl before any pool takes it in: its blocking checks.
+CRAWL_CHECKS = {
+    "raw_pairs": ("unique_uids", "pairs_accounted_for", "few_quarantined"),
+    "embeddings": ("unit_and_finite", "one_embedding_a_pair"),
+    "latent_classes": ("one_class_a_pair",),
+}
+SHOWN_CRAWLS = 20  # in Dagster, which keeps every materialization for ever
 
 
-@dg.asset(
+@road_asset(
     partitions_def=crawls,
     deps=["embeddings", "latent_classes"],
     group_name=POOL,
-    owners=OWNERS,
     kinds={"lancedb", "arrow"},
-    tags={"clipcov/stage": "pool"},
+    stage="pool",
     code_version="2",
-    automation_condition=when_inputs_change,
+    automation_condition=repool,
     metadata={"dagster/column_schema": column_schema(POOL_SCHEMA)},
 )
 def pool(context: dg.AssetExecutionContext, store: LanceStore) -> dg.MaterializeResult:
     """Everything that can be selected as of this crawl: its pairs and those of all earlier crawls, one row a uid.
 
     Crawls are in the order of their names, numbers counting as numbers. A pair that several crawls deliver counts
-    once, with the oldest crawl's copy. Earlier crawls that have no embeddings yet are left out and named, so that
-    one dead crawl does not freeze the others. All crawls must be embedded by the same proxy.
+    once, with the oldest crawl's copy. Earlier crawls that have no embeddings yet, or failed a check, are left out and
+    named, so that one dead crawl does not freeze the others. All crawls must be embedded by the same proxy.
     """
     crawl = context.partition_key
-    included, left_out = _included_crawls(context, store, crawl)
-    _one_proxy(store, included)
-    joined = JoinedCrawls(store, included)
+    crawls_so_far = _crawls_up_to(context, crawl)
+    unsound = _unsound(context, crawls_so_far[:-1])
+    sound = [name for name in crawls_so_far if name not in unsound]
+    joined = JoinedCrawls(store, sound, lambda name: _data_versions(context, name))
+    left_out = sorted({*joined.left_out, *unsound}, key=crawl_order)
     rows, pooled, statistics = joined.rows, joined.crawls, joined.statistics
     written = joined.write(store, crawl)
     context.log.info(f"{crawl}: pool of {len(rows)} pairs from {len(pooled)} crawls")
     return materialized(
         written,
         content_version(rows),
-        inputs=[latest_input(context, asset, name) for name in included for asset in CRAWL_ASSETS],
+        # Its own crawl; the earlier ones stand in the table's metadata, which Dagster need not repeat every day.
+        inputs=[latest_input(context, asset, crawl) for asset in CRAWL_ASSETS],
         metadata={
             "crawls": len(pooled),
+            INCLUDED: dg.MetadataValue.json([one.crawl for one in pooled]),
             "pairs": len(rows),
             "new_pairs": pooled[-1].new_pairs,
             "already_known": pooled[-1].pairs - pooled[-1].new_pairs,
-            "mean_clip_score": pc.mean(rows["clip_score"]).as_py(),
+            "mean_clip_score": legible(pc.mean(rows["clip_score"]).as_py()),
             "classes_with_pairs": int((statistics.counts > 0).sum()),
-            "left_out": ", ".join(left_out) or "none",
+            "left_out": _named(left_out),
+            LEFT_OUT: dg.MetadataValue.json(left_out),
             "composition": _composition(pooled),
             "class_sizes": class_size_table(_class_names(store, crawl), statistics.counts),
+            **drift_metadata(store, crawl),
         },
     )
 
 
-def _included_crawls(context: dg.AssetExecutionContext, store: LanceStore, crawl: str) -> tuple[list[str], list[str]]:
-    """This crawl and the earlier ones, oldest first, and those of them that are not ready."""
+def _crawls_up_to(context: dg.AssetExecutionContext, crawl: str) -> list[str]:
+    """This crawl and the earlier ones, oldest first."""
     known = context.instance.get_dynamic_partitions("crawl")
-    earlier = sorted((name for name in known if crawl_order(name) < crawl_order(crawl)), key=crawl_order)
-    ready = [name for name in earlier if all(store.exists(asset, name) for asset in CRAWL_ASSETS)]
-    return [*ready, crawl], [name for name in earlier if name not in ready]
+    return [*sorted((name for name in known if crawl_order(name) < crawl_order(crawl)), key=crawl_order), crawl]
 
 
-def _one_proxy(store: LanceStore, included: list[str]) -> None:
-    proxies = {name: store.metadata("latent_classes", name)[PROXY] for name in included}
-    if len(set(proxies.values())) > 1:
-        listed = ", ".join(f"{name} by {sha256[:12]}" for name, sha256 in proxies.items())
+def _unsound(context: dg.AssetExecutionContext, crawls: list[str]) -> set[str]:
+    """Those of the crawls of which a blocking check failed when it was last looked at."""
+    keys = [dg.AssetCheckKey(dg.AssetKey(asset), name) for asset, names in CRAWL_CHECKS.items() for name in names]
+    found = context.instance.event_log_storage.get_asset_check_partition_info(keys, partition_keys=crawls)
+    failed = AssetCheckExecutionRecordStatus.FAILED
+    return {one.partition_key for one in found if one.latest_execution_status == failed and one.partition_key}
+
+
+def _data_versions(context: dg.AssetExecutionContext, crawl: str) -> dict[str, str]:
+    return {asset: latest_input(context, asset, crawl).data_version for asset in CRAWL_ASSETS}
+
+
+@dataclass(frozen=True)
+class CrawlTables:
+    """The tables of a crawl as they are now.
+
+    Attributes:
+        versions: Lance version by name.
+        proxy: sha256 of the weights that embedded it.
+    """
+
+    versions: Mapping[str, int]
+    proxy: str
+
+
+def _tables_of(store: LanceStore, crawl: str) -> CrawlTables:
+    opened = {name: store.rows(name, crawl) for name in CRAWL_TABLES}
+    versions = {name: rows.version for name, rows in opened.items()}
+    return CrawlTables(versions, opened["latent_classes"].metadata.get(PROXY, ""))
+
+
+def _one_proxy(included: Mapping[str, CrawlTables]) -> None:
+    if len({tables.proxy for tables in included.values()}) > 1:
+        listed = ", ".join(f"{name} by {tables.proxy[:12]}" for name, tables in included.items())
         raise dg.Failure(
             f"a pool cannot mix embeddings of two proxies: {listed}. Materialize the embeddings of these crawls "
             "again with the present proxy_checkpoint",
@@ -102,31 +150,76 @@ def _one_proxy(store: LanceStore, included: list[str]) -> None:
 class JoinedCrawls:
     """The pool's rows, each uid with the oldest crawl that holds it, and its statistics: those of the crawls, added.
 
-    What an earlier crawl has brought already is taken out again, so that only pairs that come twice are read.
+    What an earlier crawl has brought already is taken out again, so that only pairs that come twice are read. It
+    goes on from the newest pool that holds the oldest of the crawls as they are now: a crawl is read once, however
+    many come after it, and the result is the same, byte for byte.
 
     Args:
         store: Holds `latent_classes` and the statistics of each crawl.
-        included: The crawls, oldest first.
+        crawls: The crawls, oldest first. Those that have no tables yet are left out, except for the last one.
+        data_versions: From the name of a crawl to Dagster's data versions of its assets.
+
+    Raises:
+        KeyError: The last crawl has no tables; the message says what to materialize.
+        dagster.Failure: They were embedded by several proxies.
     """
 
-    def __init__(self, store: LanceStore, included: list[str]) -> None:
+    def __init__(
+        self,
+        store: LanceStore,
+        crawls: Sequence[str],
+        data_versions: Callable[[str], Mapping[str, str]] = lambda name: {},
+    ) -> None:
         """Join the crawls one after the other."""
         self.rows = POOL_SCHEMA.empty_table()
         self.crawls: list[PooledCrawl] = []
-        self.statistics = no_statistics(load_class_embeddings(store, included[-1]).shape)
+        self.statistics = no_statistics(load_class_embeddings(store, crawls[-1]).shape)
         self.products = np.zeros((self.statistics.image_sums.shape[1],) * 2)
-        for name in included:
-            self._add(store, name)
+        included = self._ready(store, crawls)
+        self.left_out = [name for name in crawls if name not in included]
+        _one_proxy(included)
+        versions = {name: tables.versions for name, tables in included.items()}
+        self._go_on(store, versions)
+        for name in list(versions)[len(self.crawls) :]:
+            self._add(store, name, versions[name], data_versions(name))
         self.rows = self.rows.sort_by([("latent_class", "ascending"), ("uid", "ascending")])
+
+    @staticmethod
+    def _ready(store: LanceStore, crawls: Sequence[str]) -> dict[str, CrawlTables]:
+        found = {}
+        for name in crawls:
+            try:
+                found[name] = _tables_of(store, name)
+            except KeyError:
+                if name == crawls[-1]:
+                    raise
+        return found
 
     def write(self, store: LanceStore, crawl: str) -> WrittenTable:
         """Write the pool as of a crawl and its sums."""
-        store.write(POOL_STATISTICS, crawl, statistics_rows(self.statistics))
-        store.write(POOL_PRODUCTS, crawl, cross_product_rows(self.products))
-        return store.write("pool", crawl, self.rows, pooled_crawls_metadata(self.crawls))
+        sums = {
+            POOL_STATISTICS: store.write(POOL_STATISTICS, crawl, statistics_rows(self.statistics)).version,
+            POOL_PRODUCTS: store.write(POOL_PRODUCTS, crawl, cross_product_rows(self.products)).version,
+        }
+        return store.write("pool", crawl, self.rows, pooled_crawls_metadata(self.crawls, sums))
 
-    def _add(self, store: LanceStore, name: str) -> None:
-        versions = {table: store.version(table, name) for table in CRAWL_TABLES}
+    def _go_on(self, store: LanceStore, versions: Mapping[str, Mapping[str, int]]) -> None:
+        """Begin with an earlier pool, if one holds the first of the crawls and nothing else."""
+        included = list(versions)
+        for count in range(len(included) - 1, 0, -1):
+            crawl = included[count - 1]
+            if not store.exists("pool", crawl):
+                continue
+            version = store.version("pool", crawl)
+            pooled, sums = pooled_crawls(store, crawl, version=version), versions_of_sums(store, crawl, version)
+            if sums and [(one.crawl, one.versions) for one in pooled] == list(versions.items())[:count]:
+                self.rows = store.read("pool", crawl, POOL_SCHEMA.names, version=version).cast(POOL_SCHEMA)
+                self.crawls = pooled
+                self.statistics += load_statistics(store, POOL_STATISTICS, crawl, version=sums[POOL_STATISTICS])
+                self.products += load_cross_products(store, POOL_PRODUCTS, crawl, version=sums[POOL_PRODUCTS])
+                return
+
+    def _add(self, store: LanceStore, name: str, versions: Mapping[str, int], data_versions: Mapping[str, str]) -> None:
         rows = store.read(
             "latent_classes", name, ["uid", "latent_class", "clip_score"], version=versions["latent_classes"]
         )
@@ -134,7 +227,7 @@ class JoinedCrawls:
         new = rows.filter(pc.invert(known))
         new = new.append_column("crawl", pa.array([name]).take(pa.array(np.zeros(len(new), np.int64))))
         self.rows = pa.concat_tables([self.rows, new.select(POOL_SCHEMA.names).cast(POOL_SCHEMA)])
-        self.crawls.append(PooledCrawl(name, len(rows), len(new), versions))
+        self.crawls.append(PooledCrawl(name, len(rows), len(new), versions, data_versions))
         self.statistics += load_statistics(store, CRAWL_STATISTICS, name, version=versions[CRAWL_STATISTICS])
         self.products += load_cross_products(store, CRAWL_PRODUCTS, name)
         stored = store.rows("latent_classes", name, version=versions["latent_classes"])
@@ -155,12 +248,16 @@ def _class_names(store: LanceStore, crawl: str) -> tuple[str, ...]:
 
 
 def _composition(pooled: list[PooledCrawl]) -> dg.TableMetadataValue:
+    """The newest crawls; the table's own metadata holds all of them, with the versions that went in."""
+    columns = ("crawl", "pairs", "new_pairs")
     return dg.MetadataValue.table(
-        [
-            dg.TableRecord({"crawl": one.crawl, "pairs": one.pairs, "new_pairs": one.new_pairs, **one.versions})
-            for one in pooled
-        ],
-        schema=dg.TableSchema.from_name_type_dict(
-            {"crawl": "string", "pairs": "int", "new_pairs": "int", **dict.fromkeys(CRAWL_TABLES, "int")}
-        ),
+        [dg.TableRecord({name: getattr(one, name) for name in columns}) for one in reversed(pooled[-SHOWN_CRAWLS:])],
+        schema=dg.TableSchema.from_name_type_dict({"crawl": "string", "pairs": "int", "new_pairs": "int"}),
     )
+
+
+def _named(crawls: list[str]) -> str:
+    """Some crawls by name, the newest first, and how many more there are."""
+    shown = list(reversed(crawls[-SHOWN_CRAWLS:]))
+    more = len(crawls) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])]) or "none"

@@ -4,10 +4,19 @@ from typing import Any
 
 import dagster as dg
 
-from clipcov_assets.assets.groups import CRAWLS, OWNERS, TRAINING_POOL
+from clipcov_assets.assets.groups import CRAWLS, GPU_POOL
+from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import on_arrival, once_pairs_are_there
 from clipcov_assets.partitions import crawl_order, crawls
-from clipcov_assets.provenance import Input, latest_input, provenance_table
+from clipcov_assets.provenance import (
+    CONFIGURATION,
+    PROVENANCE,
+    Input,
+    configuration,
+    latest_input,
+    legible,
+    provenance_table,
+)
 from clipcov_assets.scales import SCALE, PretrainedProxy, TrainedProxy, code_version
 from clipcov_assets.subset_pairs import pairs_of_crawl
 from resources.clip_encoder import ClipEncoder
@@ -20,15 +29,14 @@ NAME = "proxy_checkpoint"
 IS_TRAINED = isinstance(SCALE.proxy, TrainedProxy)
 
 
-@dg.asset(
+@road_asset(
     deps=[dg.AssetDep("raw_pairs", partition_mapping=dg.AllPartitionMapping())] if IS_TRAINED else [],
     group_name=CRAWLS,
-    owners=OWNERS,
     kinds={"pytorch"},
-    tags={"clipcov/stage": "proxy"},
+    stage="proxy",
     code_version=code_version(2, SCALE.proxy),
     automation_condition=once_pairs_are_there if IS_TRAINED else on_arrival,
-    pool=TRAINING_POOL,
+    pool=GPU_POOL,
 )
 def proxy_checkpoint(
     context: dg.AssetExecutionContext,
@@ -88,7 +96,7 @@ def _trained(
         {
             "source": f"trained on {crawl}",
             "samples_seen": checkpoint.summary.samples_seen,
-            "final_loss": checkpoint.summary.loss,
+            "final_loss": legible(checkpoint.summary.loss),
             "mlflow": dg.MetadataValue.url(checkpoint.mlflow_address)
             if checkpoint.mlflow_address
             else "MLflow could not be reached",
@@ -105,7 +113,8 @@ def _result(
             "architecture": architecture,
             "sha256": sha256,
             **metadata,
-            "provenance": provenance_table(inputs),
+            CONFIGURATION: dg.MetadataValue.json(configuration()),
+            PROVENANCE: provenance_table(inputs),
         },
     )
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 from typing import Any
+from urllib.parse import urlencode
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
 from clipcov_assets.assets.checkpoints import PARTIAL, trainings_table
-from clipcov_assets.assets.groups import OWNERS, RANKINGS
-from clipcov_assets.automation import when_inputs_change
+from clipcov_assets.assets.groups import GPU_POOL, RANKINGS
+from clipcov_assets.assets.previews import SHOWN_PAIRS, preview_of_pool
+from clipcov_assets.assets.road_asset import road_asset
+from clipcov_assets.automation import reselect
 from clipcov_assets.core import Pool, Ranking
 from clipcov_assets.core.greedy import ClassRankings, accelerator, merge_class_rankings, rank_classes
 from clipcov_assets.core.selection.semdedup import EPSILONS, epsilon_curve
@@ -22,28 +25,31 @@ from clipcov_assets.partitions import (
     of_crawl,
     the_crawl,
 )
-from clipcov_assets.pool_tables import PooledClasses, load_pool, places_of
-from clipcov_assets.provenance import Input, content_version, latest_input, materialized
+from clipcov_assets.pool_tables import CLASS_EMBEDDINGS, PooledClasses, load_pool, places_of
+from clipcov_assets.provenance import Input, content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, code_version
 from clipcov_assets.subset_pairs import pairs_of_pool
 from clipcov_assets.tables import CLASS_RANKING, column_schema, ranking_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
+from resources.report_shelf import ReportShelf
 
+SHOWN_CLASSES = 20
 # Columns of the core's Pool that are not made from the pool's own tables, and the assets that each is made from.
 OPTIONAL_COLUMNS = {"captions": ("raw_pairs",), "partial_clip_score": ("raw_pairs", "partial_checkpoint")}
 
 
-@dg.asset(
+@road_asset(
     partitions_def=crawl_by_shard,
     deps=[dg.AssetDep("pool", partition_mapping=the_crawl)],
     group_name=RANKINGS,
-    owners=OWNERS,
     kinds={"lancedb", "numba"},
-    tags={"clipcov/stage": "rank", "clipcov/method": "clipcov"},
+    stage="rank",
+    method="clipcov",
     code_version=code_version(2, SCALE.method_parameters.get("clipcov"), SCALE.class_shards),
-    automation_condition=when_inputs_change,
+    automation_condition=reselect,
+    pool=GPU_POOL,
     metadata={"dagster/column_schema": column_schema(CLASS_RANKING)},
 )
 def clipcov_class_ranking(
@@ -76,7 +82,12 @@ def clipcov_class_ranking(
         written,
         content_version(picks),
         inputs=(latest_input(context, "pool", crawl),),
-        metadata={"classes": len(classes), "classes_with_pairs": sum(map(len, runs)), "pairs": len(picks)},
+        metadata={
+            "classes": len(classes),
+            "classes_with_pairs": sum(map(len, runs)),
+            "pairs": len(picks),
+            "largest_classes": _largest_classes(store, crawl, picks),
+        },
     )
 
 
@@ -85,16 +96,17 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
     extra = [asset for column in COMPARED[method].reads for asset in OPTIONAL_COLUMNS.get(column, ())]
     source = dg.AssetDep("clipcov_class_ranking", partition_mapping=the_crawl) if method == "clipcov" else "pool"
 
-    @dg.asset(
+    @road_asset(
         name=f"{method}_ranking",
         partitions_def=crawls,
         deps=[source, *extra],
         group_name=RANKINGS,
-        owners=OWNERS,
         kinds={"lancedb"},
-        tags={"clipcov/stage": "rank", "clipcov/method": method},
+        stage="rank",
+        method=method,
         code_version=code_version(1, SCALE.method_parameters.get(method), SCALE.seed),
-        automation_condition=when_inputs_change,
+        automation_condition=reselect,
+        pool=GPU_POOL if "partial_clip_score" in COMPARED[method].reads else None,
         metadata={"dagster/column_schema": column_schema(ranking_schema(COMPARED[method].reasons))},
         description=(
             f"Every pair of the pool in the order in which {method} picks it, with the gain of each pick.\n\n"
@@ -102,7 +114,11 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
         ),
     )
     def ranking(
-        context: dg.AssetExecutionContext, store: LanceStore, encoder: ClipEncoder, compute: Compute
+        context: dg.AssetExecutionContext,
+        store: LanceStore,
+        encoder: ClipEncoder,
+        compute: Compute,
+        shelf: ReportShelf,
     ) -> dg.MaterializeResult:
         crawl = context.partition_key
         if method == "clipcov":
@@ -117,7 +133,12 @@ def ranking_asset(method: str) -> dg.AssetsDefinition:
             written,
             content_version(rows),
             inputs,
-            metadata={"pairs": len(rows), **_gain_quantiles(ranked), **_curve(method, ranked)},
+            metadata={
+                "pairs": len(rows),
+                **_gain_quantiles(ranked),
+                **_curve(method, ranked),
+                **_first_picks(store, shelf, method, crawl, rows),
+            },
         )
 
     return ranking
@@ -216,7 +237,41 @@ def _curve(method: str, ranked: Ranking) -> dict[str, dg.TableMetadataValue]:
     return {"epsilon_curve": dg.MetadataValue.table(records, schema=schema)}
 
 
+def _first_picks(
+    store: LanceStore, shelf: ReportShelf, method: str, crawl: str, rows: pa.Table
+) -> dict[str, dg.MetadataValue]:
+    """The first picks with their gains, and the page that says why the first is the first."""
+    first = rows.slice(0, SHOWN_PAIRS).to_pylist()
+    notes = {row["uid"]: f"gain {row['gain']:.4g}" for row in first}
+    question = urlencode({"uid": first[0]["uid"], "method": method, "crawl": crawl})
+    return {
+        "first_picks": preview_of_pool(store, crawl, notes),
+        "why_the_first": dg.MetadataValue.url(f"{shelf.address('pair')}?{question}"),
+    }
+
+
+def _largest_classes(store: LanceStore, crawl: str, picks: pa.Table) -> dg.TableMetadataValue:
+    """The largest classes of a shard with their first and last gain: how much of each a small subset needs."""
+    columns = {"latent_class": "string", "pairs": "int", "first_gain": "float", "last_gain": "float"}
+    names = store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"])
+    name_of = dict(zip(names["latent_class"].to_pylist(), names["name"].to_pylist(), strict=True))
+    latent_class, first, sizes = np.unique(picks["latent_class"].to_numpy(), return_index=True, return_counts=True)
+    gains = picks["gain"].to_numpy()
+    records = [
+        dg.TableRecord(
+            {
+                "latent_class": name_of[int(latent_class[k])],
+                "pairs": int(sizes[k]),
+                "first_gain": legible(gains[first[k]]),
+                "last_gain": legible(gains[first[k] + sizes[k] - 1]),
+            }
+        )
+        for k in np.argsort(-sizes, kind="stable")[:SHOWN_CLASSES]
+    ]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema.from_name_type_dict(columns))
+
+
 def _gain_quantiles(ranked: Ranking) -> dict[str, float]:
     """Gains at the head, the middle and the end, which plot over crawls."""
     places = {"gain_first": 0, "gain_middle": len(ranked.gains) // 2, "gain_last": -1}
-    return {name: float(ranked.gains[place]) for name, place in places.items()}
+    return {name: legible(ranked.gains[place]) for name, place in places.items()}

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 
-from clipcov_assets.assets.groups import CRAWLS, OWNERS
+from clipcov_assets.assets.groups import CRAWLS
+from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import on_arrival
 from clipcov_assets.export.gallery import gallery_markdown
-from clipcov_assets.ingest.delivery import Delivery, Shard, delivery_fingerprint, look
-from clipcov_assets.ingest.find import find_delivery
+from clipcov_assets.ingest.delivery import Delivery, Shard, delivery_fingerprint
+from clipcov_assets.jobs.fetch import fetched
 from clipcov_assets.jobs.ingest import Census, StagedShard, stage_delivery
 from clipcov_assets.partitions import check_crawl_name, crawls
 from clipcov_assets.progress import Progress
@@ -33,12 +35,11 @@ DELIVERY_LOOK, DELIVERY_FINGERPRINT = "delivery_look", "delivery_fingerprint"
 SHOWN_PAIRS, SHOWN_FAULTS, SHOWN_REMARKS = 8, 10, 20
 
 
-@dg.asset(
+@road_asset(
     partitions_def=crawls,
     group_name=CRAWLS,
-    owners=OWNERS,
     kinds={"lancedb", "arrow"},
-    tags={"clipcov/stage": "ingest"},
+    stage="ingest",
     code_version="2",
     automation_condition=on_arrival,
     metadata={"dagster/column_schema": column_schema(RAW_PAIRS)},
@@ -48,16 +49,21 @@ def raw_pairs(
 ) -> dg.MaterializeResult:
     """The image-caption pairs of one crawl, as delivered.
 
-    Reads the crawl's folder, whatever format it has, and keeps every sound pair: uid, caption, image bytes and where
-    it came from. Damaged pairs go to the quarantine table with their place and the reason, and every pair is accounted
-    for: pairs in = stored + already known (the same pair again) + quarantined. A run that was broken off goes on with
-    the shards that it had not finished. An incomplete delivery stops the run.
+    Reads the crawl's folder, or a copy of it where it lies in an object store, whatever format it has, and keeps every
+    sound pair: uid, caption, image bytes and where it came from. Damaged pairs go to the quarantine table with their
+    place and the reason, and every pair is accounted for: pairs in = stored + already known (the same pair again) +
+    quarantined. A run that was broken off goes on with the files and shards that it had not finished. An incomplete
+    delivery stops the run.
     """
     crawl = check_crawl_name(context.partition_key)
-    seen = look(catalog.folder(crawl))
-    delivery = find_delivery(catalog.folder(crawl))
-    context.log.info(f"{crawl}: {delivery.format}, {len(delivery.shards)} shards")
-    with staging.pieces("raw_pairs", crawl) as pieces:
+    copies = Path(staging.directory)
+    with (
+        staging.pieces("raw_pairs", crawl) as pieces,
+        fetched(catalog, crawl, copies, report=context.log.info) as source,
+    ):
+        delivery = source.delivery
+        delivered_bytes = sum(shard.size for shard in delivery.shards)
+        context.log.info(f"{crawl}: {delivery.format}, {len(delivery.shards)} shards")
         shards = _stage(context, delivery, pieces, compute)
         names = (shard.name for shard in delivery.shards)
         fingerprint = delivery_fingerprint(zip(names, (one.fingerprint for one in shards), strict=True))
@@ -94,11 +100,11 @@ def raw_pairs(
             "format": delivery.format,
             "shards": len(delivery.shards),
             "remarks": len(census.remarks),
-            "delivered_bytes": sum(shard.size for shard in delivery.shards),
+            "delivered_bytes": delivered_bytes,
             "delivered_embeddings": census.width,
-            DELIVERY_LOOK: seen,
+            DELIVERY_LOOK: source.look,
             DELIVERY_FINGERPRINT: fingerprint,
-            "delivery": dg.MetadataValue.path(str(delivery.directory)),
+            "delivery": dg.MetadataValue.path(source.place),
             "quarantine_table": quarantine.uri,
             **previews,
         },

@@ -7,9 +7,11 @@ import polars as pl
 import pyarrow as pa
 
 from clipcov_assets.assets.checkpoints import trainings_table
-from clipcov_assets.assets.groups import OWNERS, SCORECARDS
+from clipcov_assets.assets.groups import GPU_POOL, SCORECARDS
+from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import when_inputs_change
 from clipcov_assets.ingest.evaluation_set import EvaluationSet, find_evaluation_sets
+from clipcov_assets.lineage import lineage_metadata
 from clipcov_assets.partitions import dimension, fractions_of, partitions_of
 from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, code_version
@@ -21,6 +23,7 @@ from resources.evaluation_suite import EvaluationSuite
 from resources.head_cache import HeadCache
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker
+from resources.report_shelf import ReportShelf
 
 SCORE_COLUMNS = ("evaluation_set", "metric", "value", "low", "high", "seed_deviation", "chance", "above_chance")
 GROUP_COLUMNS = ("group", "value", "low", "high", "seed_deviation", "reason")
@@ -46,16 +49,17 @@ def class_recalls_table(method: str) -> str:
 def scorecard_asset(method: str) -> dg.AssetsDefinition:
     """The scorecards of one method as an asset, one partition for each crawl and fraction."""
 
-    @dg.asset(
+    @road_asset(
         name=f"{method}_scorecard",
         partitions_def=partitions_of(method),
         deps=[f"{method}_checkpoint"],
         group_name=SCORECARDS,
-        owners=OWNERS,
         kinds={"lancedb", "pytorch"},
-        tags={"clipcov/stage": "score", "clipcov/method": method},
+        stage="score",
+        method=method,
         code_version=code_version(2, SCALE.seed),
         automation_condition=when_inputs_change,
+        pool=GPU_POOL,
         metadata={"dagster/column_schema": column_schema(PREDICTIONS)},
         description=(
             f"Zero-shot accuracy of the {method} checkpoint on every evaluation set.\n\n"
@@ -74,6 +78,7 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
         suite: EvaluationSuite,
         compute: Compute,
         heads: HeadCache,
+        shelf: ReportShelf,
     ) -> dg.MaterializeResult:
         from clipcov_assets.jobs.evaluate import predictions_of
 
@@ -127,6 +132,8 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
                 **{f"sha256/{one.name}": one.sha256 for one in sets},
                 **{f"prompts/{one.name}": _prompts_in_words(one) for one in sets},
                 "mlflow": trained.metadata["mlflow"],
+                **lineage_metadata(context.instance, store, f"{method}_scorecard", partition, [trained]),
+                "comparison": dg.MetadataValue.url(shelf.address("comparison.html")),
             },
         )
 

@@ -5,5 +5,6 @@ from clipcov_assets.core.paper import double_greedy
 from clipcov_assets.core.pool import Pool
 from clipcov_assets.core.ranking import Ranking
 from clipcov_assets.core.selection import METHODS
+from clipcov_assets.core.set_algebra import difference, intersection, union
 
-__all__ = ["METHODS", "Pool", "Ranking", "double_greedy", "objective"]
+__all__ = ["METHODS", "Pool", "Ranking", "difference", "double_greedy", "intersection", "objective", "union"]

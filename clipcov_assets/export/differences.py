@@ -52,20 +52,21 @@ def differences_markdown(differences: pl.DataFrame, crawl: str) -> str:
 
 def _sentence(row: Mapping[str, Any]) -> str:
     names = f"{printable(row['method'])} against {printable(row['other'])}"
-    interval = f"[{_points(row['low'])}, {_points(row['high'])}]"
+    interval = f"[{points(row['low'])}, {points(row['high'])}]"
     p_value = row["adjusted_p_value"]
     verdict = "real" if p_value < LEVEL else "within noise"
     seeds = f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else ""
     return (
-        f"{percent(row['fraction'])}, {printable(row['evaluation_set'])}: {names} {_points(row['difference'])} points "
-        f"{interval}{seeds}, {_p_value(p_value)}: {verdict}"
+        f"{percent(row['fraction'])}, {printable(row['evaluation_set'])}: {names} {points(row['difference'])} points "
+        f"{interval}{seeds}, {p_value_words(p_value)}: {verdict}"
     )
 
 
-def _points(difference: float) -> str:
+def points(difference: float) -> str:
     """Write a difference in points, with its sign and no negative zero."""
     return f"{100 * difference:+.1f}".replace("-0.0", "+0.0").replace("-", "\N{MINUS SIGN}")
 
 
-def _p_value(p_value: float) -> str:
+def p_value_words(p_value: float) -> str:
+    """Write a p-value, a tiny one as a bound."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"

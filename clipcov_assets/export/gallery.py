@@ -1,12 +1,50 @@
-"""Pairs as a person sees them: encoded images and captions enter, a Markdown table of thumbnails leaves."""
+"""Pairs as a person sees them: encoded images and captions enter, thumbnails and a Markdown table of them leave."""
 
 import base64
 import io
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 SIDE = 64
 LONGEST_CAPTION = 120
+NOT_DELIVERED, NOT_DECODABLE = "not delivered", "not decodable"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small copy of an image, or why there is none.
+
+    Attributes:
+        address: A data URI that holds the copy; empty where there is none.
+        words: What to show in its place.
+    """
+
+    address: str
+    words: str = ""
+
+
+def thumbnail(image: bytes | None, side: int) -> Thumbnail:
+    """Make a small copy of an encoded image, as the models see it: RGB, without transparency.
+
+    Args:
+        image: As delivered, None where the delivery brought no image.
+        side: Most pixels of width and height.
+    """
+    from PIL import Image
+
+    if image is None:
+        return Thumbnail("", NOT_DELIVERED)
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            opened.draft(None, (2 * side, 2 * side))  # of a large JPEG less is computed
+            small = opened.convert("RGB")
+        small.thumbnail((side, side))
+    except Exception:  # decoders of foreign bytes raise whatever they like
+        return Thumbnail("", NOT_DECODABLE)
+    stream = io.BytesIO()
+    small.save(stream, "WEBP", quality=60)
+    return Thumbnail(f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}")
 
 
 def gallery_markdown(pairs: Iterable[tuple[bytes | None, str]]) -> str:
@@ -16,19 +54,8 @@ def gallery_markdown(pairs: Iterable[tuple[bytes | None, str]]) -> str:
 
 
 def _picture(image: bytes | None) -> str:
-    return "not delivered" if image is None else f"![]({_thumbnail(image)})"
-
-
-def _thumbnail(image: bytes) -> str:
-    """A small copy of the image as an address that holds it: Dagster keeps metadata in its event log."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(image)) as opened:
-        small = opened.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    small = thumbnail(image, SIDE)  # Dagster keeps metadata in its event log
+    return f"![]({small.address})" if small.address else small.words
 
 
 def _plain(caption: str) -> str:

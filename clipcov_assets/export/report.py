@@ -6,13 +6,14 @@ equal tables give an equal page.
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import polars as pl
 
 from clipcov_assets.export.charts import PICTURES, pictures
 from clipcov_assets.export.comparison_tables import ComparisonTables
 from clipcov_assets.export.differences import differences_in_words, explanation_of
+from clipcov_assets.export.headline import headline
 from clipcov_assets.export.standings import newest_first, printable, standings_of
 from clipcov_assets.export.summary import Cell, Row, Table, metric_tables, summary
 
@@ -49,6 +50,7 @@ tbody tr.bound td { background: var(--mark); border-top: 1px solid var(--line);
 small { color: var(--soft); font-size: .92em; margin-left: .3em; }
 figure { margin: 0; }
 figcaption, .note { color: var(--soft); font-size: .92rem; max-width: 48rem; margin: .5rem 0 .75rem; }
+p.lead { font-size: 1.05rem; max-width: 56rem; }
 details { margin: 1.75rem 0 .5rem; }
 summary { cursor: pointer; font-weight: 600; }
 .soft { color: var(--soft); }
@@ -68,16 +70,28 @@ methods may be luck; the paired comparison says more, because it looks at the sa
 """
 
 
-def html_report(tables: ComparisonTables, *, links: Mapping[str, str]) -> str:
-    """Write the page: for each crawl, newest first, the pictures, all tables, and which differences are real.
+def html_report(
+    tables: ComparisonTables,
+    *,
+    links: Mapping[str, str],
+    drawn: Mapping[str, Mapping[str, bytes]] | None = None,
+    wanted: Collection[tuple[str, float]] = (),
+) -> str:
+    """Write the page: for each crawl, newest first, what it says in words, the pictures, all tables and differences.
 
     Args:
         tables: Rows of all crawls; what only some crawls have is shown for those.
         links: Text -> address, shown below the title.
+        drawn: Crawl -> its pictures, name -> PNG, where they are drawn already; the others are drawn here.
+        wanted: Method and fraction of every scorecard that there should be, as `headline` takes them.
     """
     crawls = newest_first(tables.scores["crawl"].unique().to_list())
     anchors = [(crawl, f"#crawl-{number}") for number, crawl in enumerate(crawls)]
-    sections = (_section(tables, crawl, anchor=f"crawl-{number}") for number, crawl in enumerate(crawls))
+    ready = drawn or {}
+    sections = (
+        _section(tables, crawl, ready.get(crawl) or pictures(tables, crawl), wanted, anchor=f"crawl-{number}")
+        for number, crawl in enumerate(crawls)
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -93,12 +107,20 @@ def _navigation(links: Sequence[tuple[str, str]]) -> str:
     return f"<nav>{''.join(items)}</nav>"
 
 
-def _section(tables: ComparisonTables, crawl: str, *, anchor: str) -> str:
-    drawn = {name: _figure(name, png) for name, png in pictures(tables, crawl).items()}
+def _section(
+    tables: ComparisonTables,
+    crawl: str,
+    pngs: Mapping[str, bytes],
+    wanted: Collection[tuple[str, float]],
+    *,
+    anchor: str,
+) -> str:
+    drawn = {name: _figure(name, png) for name, png in pngs.items()}
     written = {name: _table(table) for name, table in summary(tables, crawl).items()}
     metrics = _details("All metrics", map(_table, metric_tables(standings_of(tables.scores, crawl))))
     # A picture stands with the words on the same question.
     parts = [
+        f'<p class="lead">{html.escape(headline(tables, crawl, wanted=wanted))}</p>\n',
         drawn.pop("accuracy_curves"),
         written.pop("scores"),
         metrics,

@@ -52,10 +52,14 @@ def suffix_of(name: str) -> str:
 def copy_in_progress(directory: Path) -> Path | None:
     """Return what looks like a file or folder still being copied, among the first names looked at."""
     for entry in islice(_all_entries(directory), NAMES_LOOKED_AT):
-        name = entry.name
-        if name == "_temporary" or name.endswith(_COPIED_SUFFIXES) or _COPIED_BY_RSYNC.fullmatch(name):
+        if is_copied_now(entry.name):
             return Path(entry.path)
     return None
+
+
+def is_copied_now(name: str) -> bool:
+    """Whether the name of a file or folder looks like a copy in progress."""
+    return name == "_temporary" or name.endswith(_COPIED_SUFFIXES) or _COPIED_BY_RSYNC.fullmatch(name) is not None
 
 
 def linked_out(directory: Path, suffixes: frozenset[str]) -> Path | None:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from clipcov_assets.export.subset_files import FORMATS
 from clipcov_assets.export.subset_files.export_format import ExportError, ExportFormat, ExportOptions, Watch
-from clipcov_assets.methods import COMPARED
+from clipcov_assets.methods import SELECTIONS
 from clipcov_assets.partitions import crawl_order
 from clipcov_assets.progress import Progress
 from clipcov_assets.provenance import content_version
@@ -75,8 +75,8 @@ def check_subset(store: LanceStore, asset: str, partition: str) -> None:
         ExportError: It is not; the message lists those that are.
     """
     known = materialized_subsets(store)
-    if asset not in {f"{method}_subset" for method in COMPARED}:
-        listed = ", ".join(sorted(f"{method}_subset" for method in COMPARED))
+    if asset not in {f"{method}_subset" for method in SELECTIONS}:
+        listed = ", ".join(sorted(f"{method}_subset" for method in SELECTIONS))
         raise ExportError(f"no subset is called {asset!r}: choose from {listed}")
     if (asset, partition) not in known:
         listed = ", ".join(f'"{other}"' for name, other in known if name == asset) or "none"
@@ -86,7 +86,7 @@ def check_subset(store: LanceStore, asset: str, partition: str) -> None:
 def materialized_subsets(store: LanceStore) -> list[tuple[str, str]]:
     """Asset and partition of every subset in the store, by method, oldest crawl first."""
     found = []
-    for method in COMPARED:
+    for method in SELECTIONS:
         names = (name.rpartition(".") for name in store.partitions(f"{method}_subset"))
         found += [(f"{method}_subset", crawl, fraction) for crawl, _, fraction in names]
     found.sort(key=lambda one: (one[0], crawl_order(one[1]), one[2]))

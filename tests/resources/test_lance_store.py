@@ -1,8 +1,13 @@
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from resources.lance_store import LanceStore
+from resources.lance_store import Forgotten, LanceStore
 
 
 @pytest.fixture
@@ -82,6 +87,30 @@ def test_some_rows_are_read_by_their_place(store):
     assert stored.slice(3, 0, ["uid"]).num_rows == stored.take(places[:0], ["uid"]).num_rows == 0
 
 
+def test_rows_are_found_by_their_text(store):
+    first = store.write("pool", "crawl-1", rows(*range(1000)))
+    found = store.find("pool", "crawl-1", "uid", ["u7", "u990", "nobody"], ["value", "uid"])
+    assert found.to_pylist() == [{"value": 7, "uid": "u7"}, {"value": 990, "uid": "u990"}]
+    store.write("pool", "crawl-1", rows(1))
+    assert len(store.find("pool", "crawl-1", "uid", ["u7"], ["uid"])) == 0
+    assert len(store.find("pool", "crawl-1", "uid", ["u7"], ["uid"], version=first.version)) == 1
+    assert len(store.find("pool", "crawl-1", "uid", [], ["uid"])) == 0
+
+
+@pytest.mark.parametrize("text", ["o'clock", "x' OR '1' = '1", "back\\slash", '"', "%", "ü 猫", "a''b", "new\nline"])
+def test_text_that_is_looked_for_is_never_acted_on(store, text):
+    store.write("pool", "crawl-1", pa.table({"uid": [text, "other"]}))
+    assert store.find("pool", "crawl-1", "uid", [text], ["uid"])["uid"].to_pylist() == [text]
+    store.write("pool", "crawl-1", pa.table({"uid": ["other", "one more"]}))
+    assert len(store.find("pool", "crawl-1", "uid", [text], ["uid"])) == 0
+
+
+def test_a_column_to_look_in_that_is_not_there_is_named(store):
+    store.write("pool", "crawl-1", rows(1))
+    with pytest.raises(ValueError, match=r"pool\.crawl-1 has no column name"):
+        store.find("pool", "crawl-1", "name", ["u1"], ["uid"])
+
+
 def test_rows_that_are_not_there_are_not_left_out_in_silence(store):
     store.write("pool", "crawl-1", rows(1, 2))
     stored = store.rows("pool", "crawl-1")
@@ -97,3 +126,91 @@ def test_a_table_of_another_version_of_the_project_is_named(store):
         store.read("pool", "crawl-1", ["uid", "latent_class"])
     with pytest.raises(ValueError, match=message):
         store.rows("pool", "crawl-1").take(np.array([0]), ["latent_class"])
+
+
+def test_a_version_is_there_until_it_is_cleaned_up(store):
+    first = store.write("pool", "crawl-1", rows(1))
+    second = store.write("pool", "crawl-1", rows(2))
+    assert [store.has_version("pool", "crawl-1", one) for one in (first.version, second.version, 9)] == [
+        True,
+        True,
+        False,
+    ]
+    lancedb.connect(store.uri).open_table(first.name).optimize(cleanup_older_than=timedelta(milliseconds=5))
+    assert not store.has_version("pool", "crawl-1", first.version)
+    assert store.has_version("pool", "crawl-1", second.version)
+    assert not store.has_version("pool", "crawl-2", 1)
+
+
+@pytest.fixture
+def four_versions(store, monkeypatch):
+    """A table that was replaced three times, some moments apart."""
+    monkeypatch.setattr("resources.lance_store.ONE_MOMENT", timedelta(milliseconds=200))
+    for value in range(1, 5):
+        time.sleep(0.3)
+        store.write("pool", "crawl-1", rows(*range(value * 1000)))
+    return store
+
+
+def versions(store):
+    return [one for one in range(1, 6) if store.has_version("pool", "crawl-1", one)]
+
+
+def test_versions_that_were_replaced_are_forgotten_and_their_room_is_free(four_versions):
+    before = sum(file.stat().st_size for file in Path(four_versions.uri).rglob("*") if file.is_file())
+    assert four_versions.forget("pool.crawl-1", timedelta(0), dry_run=True).versions == 3
+    assert versions(four_versions) == [1, 2, 3, 4]
+    forgotten = four_versions.forget("pool.crawl-1", timedelta(0))
+    after = sum(file.stat().st_size for file in Path(four_versions.uri).rglob("*") if file.is_file())
+    assert (forgotten.versions, versions(four_versions)) == (3, [4])
+    assert before - after == pytest.approx(forgotten.bytes, rel=0.1)
+    assert forgotten.bytes > 0
+    assert four_versions.version("pool", "crawl-1") == 4
+    assert four_versions.row_count("pool", "crawl-1") == 4000
+
+
+def test_a_version_that_is_kept_can_be_read_and_so_can_those_after_it(four_versions):
+    assert four_versions.forget("pool.crawl-1", timedelta(0), keep=[2]).versions == 1
+    assert versions(four_versions) == [2, 3, 4]
+    assert len(four_versions.read("pool", "crawl-1", version=2)) == 2000
+
+
+def test_a_version_stays_until_it_was_replaced_long_enough_ago(four_versions):
+    # The first version is old enough, but until a moment ago it was the present one.
+    (first, second, *_) = [
+        one["timestamp"] for one in lancedb.connect(four_versions.uri).open_table("pool.crawl-1").list_versions()
+    ]
+    between = datetime.now() - first - (second - first) / 2
+    assert four_versions.forget("pool.crawl-1", between) == Forgotten(0, 0)
+    assert four_versions.forget("pool.crawl-1", timedelta(days=30)) == Forgotten(0, 0)
+    assert versions(four_versions) == [1, 2, 3, 4]
+
+
+def test_a_version_with_a_tag_stays(four_versions):
+    table = lancedb.connect(four_versions.uri).open_table("pool.crawl-1")
+    table.tags.create("published", 3)
+    assert four_versions.forget("pool.crawl-1", timedelta(0)).versions == 2
+    assert versions(four_versions) == [3, 4]
+    assert set(table.tags.list()) == {"published"}
+
+
+def test_versions_that_cannot_be_told_apart_in_time_are_not_forgotten(four_versions, monkeypatch):
+    # As if the answer took so long that the oldest version to keep is as old as those before it.
+    monkeypatch.setattr("resources.lance_store.ONE_MOMENT", timedelta(microseconds=1))
+    with pytest.raises(RuntimeError, match="tagged version"):
+        four_versions.forget("pool.crawl-1", timedelta(0), keep=[3])
+    assert versions(four_versions) == [1, 2, 3, 4]
+
+
+def test_versions_of_one_moment_stay_together(store):
+    for value in (1, 2, 3):
+        store.write("pool", "crawl-1", rows(value))
+    assert store.forget("pool.crawl-1", timedelta(0)) == Forgotten(0, 0)
+
+
+def test_a_version_tells_what_its_writer_said(store):
+    first = store.write("pool", "crawl-1", rows(1), {"proxy": "old"})
+    store.write("pool", "crawl-1", rows(1), {"proxy": "new"})
+    assert store.metadata("pool", "crawl-1")["proxy"] == "new"
+    assert store.metadata("pool", "crawl-1", version=first.version)["proxy"] == "old"
+    assert store.rows("pool", "crawl-1").version == first.version + 1

@@ -42,7 +42,7 @@ def looks_of(methods: Iterable[str]) -> dict[str, Look]:
     known = sorted(set(METHODS) - {FULL})
     others = sorted(present - set(known))
     looks = {
-        method: Look(COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)])
+        method: Look(COLOURS[number % len(COLOURS)], MARKS[(number + number // len(COLOURS)) % len(MARKS)])
         for number, method in enumerate(known + others)
     }
     return {method: looks[method] for method in sorted(present)} | {FULL: Look(GREY, "*")}

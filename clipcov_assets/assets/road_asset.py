@@ -1,0 +1,82 @@
+"""What every asset of the road shares: owners, tags, which faults are tried again, and how its runs are found."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from clipcov_assets.assets.groups import OWNERS
+from clipcov_assets.partitions import dimensions
+from resources.pieces import InUseError
+
+# What a machine does to work that is in order: a network or a disk that fails, memory that is short, a GPU in trouble.
+MACHINE_FAULTS = (OSError, MemoryError, RuntimeError)
+# What is not there, or is at work already, will be so in a minute, too.
+LASTING = (FileNotFoundError, NotADirectoryError, NotImplementedError, RecursionError, InUseError)
+RETRIES = dg.RetryPolicy(
+    max_retries=2,
+    delay=float(os.environ.get("CLIPCOV_RETRY_SECONDS", "10")),
+    backoff=dg.Backoff.EXPONENTIAL,
+    jitter=dg.Jitter.PLUS_MINUS,
+)
+
+
+def road_asset(*, stage: str, method: str | None = None, **options: Any) -> Callable[..., dg.AssetsDefinition]:  # noqa: ANN401
+    """Make an asset of a function, as `dagster.asset` does with these options.
+
+    A fault of the machine is tried again; a fault of the data, or of the code, is not. The run is tagged with the
+    crawl, the methods and the fractions that it works on, so that it is found in the list of runs.
+
+    Args:
+        stage: What it does, in one word.
+        method: The selection method that it belongs to.
+        options: Of `dagster.asset`.
+    """
+    tags = {"clipcov/stage": stage} | ({"clipcov/method": method} if method else {})
+
+    def decorate(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
+        @functools.wraps(function)
+        def step(context: dg.AssetExecutionContext, *arguments: Any, **resources: Any) -> dg.MaterializeResult:  # noqa: ANN401
+            _tag_run(context, method)
+            try:
+                return function(context, *arguments, **resources)
+            except (dg.Failure, *LASTING) as fault:
+                raise _lasting(fault) from fault
+            except MACHINE_FAULTS:
+                raise
+            except Exception as fault:
+                raise _lasting(fault) from fault
+
+        made: dg.AssetsDefinition = dg.asset(owners=OWNERS, tags=tags, retry_policy=RETRIES, **options)(step)
+        return made
+
+    return decorate
+
+
+def _lasting(fault: Exception) -> dg.Failure:
+    """A failure that says what the fault said, and is not tried again."""
+    if isinstance(fault, dg.Failure):
+        return fault
+    told = isinstance(fault, ValueError | KeyError | OSError | InUseError)
+    words = str(fault.args[0] if isinstance(fault, KeyError) and fault.args else fault)
+    return dg.Failure(words if told else f"{type(fault).__name__}: {words}", allow_retries=False)
+
+
+def _tag_run(context: dg.AssetExecutionContext, method: str | None) -> None:
+    found = dimensions(context) | ({"method": method} if method else {})
+    run = context.instance.get_run_by_id(context.run.run_id)
+    known: Mapping[str, str] = run.tags if run else {}
+    context.instance.add_run_tags(
+        context.run.run_id, {name: _joined(known.get(name), value) for name, value in _tags(found).items()}
+    )
+
+
+def _tags(found: Mapping[str, str]) -> dict[str, str]:
+    return {f"clipcov/{name}": value for name, value in found.items()}
+
+
+def _joined(earlier: str | None, value: str) -> str:
+    """Several methods may share a run."""
+    return ", ".join(dict.fromkeys([*(earlier.split(", ") if earlier else []), value]))

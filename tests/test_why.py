@@ -1,0 +1,55 @@
+import pytest
+
+from clipcov_assets.why import main
+from tests.ranked_pool import DAMAGED, ranked_pool, uid_of
+
+
+@pytest.fixture(scope="module")
+def lance(tmp_path_factory):
+    return ranked_pool(tmp_path_factory.mktemp("home"), "clipcov", "random").uri
+
+
+@pytest.fixture(autouse=True)
+def here(lance, monkeypatch):
+    monkeypatch.setenv("CLIPCOV_LANCE", lance)
+
+
+def test_the_newest_pool_and_clipcov_are_asked_unless_another_is_named(capsys):
+    assert main([uid_of(1)]) == 0
+    found = capsys.readouterr().out
+    assert found.startswith("picture of class 1, number 1\n")
+    assert "by clipcov in the pool of crawl-2" in found and "What its gain is made of" in found
+    assert main([uid_of(1), "--method", "random", "--crawl", "crawl-2"]) == 0
+    assert "by random in the pool of crawl-2" in capsys.readouterr().out
+
+
+def test_a_page_is_written_where_it_is_asked_for(tmp_path, capsys):
+    page = tmp_path / "why.html"
+    assert main([uid_of(1), "--page", str(page)]) == 0
+    assert page.read_text().startswith("<!doctype html>") and "number 1" in page.read_text()
+
+
+def test_a_damaged_pair_is_explained_too(capsys):
+    assert main([uid_of(DAMAGED)]) == 0
+    assert "because of image_corrupt: truncated." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nobody"], "error: no crawl knows pair 'nobody'"),
+        ([uid_of(1), "--method", "charm"], "error: unknown selection method 'charm'"),
+        ([uid_of(1), "--crawl", "crawl-9"], "error: crawl 'crawl-9' has no pool"),
+        ([uid_of(1), "--page", "/nowhere/why.html"], "error: "),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error(capsys, arguments, words):
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(words) and not printed.out
+
+
+def test_without_a_pool_the_error_says_what_to_make(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLIPCOV_LANCE", str(tmp_path / "empty"))
+    assert main(["anyone"]) == 1
+    assert "materialize pool for one first" in capsys.readouterr().err

@@ -140,8 +140,8 @@ class Day:
     """What is different in the rows of another day.
 
     Attributes:
-        number: Counts the days; it goes into the ids of runs.
-        earlier: How long ago it was.
+        number: Counts the days.
+        earlier: Whole days before the last one; they go into the ids of runs.
         ids: What is added to the ids of each table.
     """
 
@@ -199,7 +199,7 @@ class Template:
         if text.isdecimal():
             return str(self._id(day, "event_logs", int(text)))
         if re.fullmatch(RUN_ID, text):
-            return f"{day.number:04x}{text[4:]}" if day.earlier else text
+            return f"{int(text[:4], 16) ^ day.earlier.days:04x}{text[4:]}"  # the last day's is as it was
         if text.startswith("pointer"):
             start, _, event = text.rpartition('"')
             return f'{start}"{self._id(day, "event_logs", int(event))}'

@@ -13,8 +13,25 @@ from dagster import AutomationCondition as Condition
 from clipcov_assets.partitions import FRACTIONS, FULL_FRACTION, crawl_order
 from clipcov_assets.scales import SCALE
 
+RECENT_CRAWLS = 30  # of them the newest that is ready is selected from
 # Metadata of a pool: the names of the crawls that it holds, and of those that it left out because they were not ready.
 INCLUDED, LEFT_OUT = "included", "left_out_crawls"
+
+
+@dataclass(frozen=True, eq=False)
+class Recent(dg.AutomationCondition):
+    """The partitions of the newest crawls, whether or not anything of them is ready: a year is not looked through."""
+
+    @property
+    def description(self) -> str:
+        """Shown beside the asset's automation."""
+        return f"It belongs to one of the newest {RECENT_CRAWLS} crawls"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """Keep the partitions of these crawls."""
+        keys = _candidates(context)
+        recent = set(sorted(set(map(_crawl, keys)), key=crawl_order)[-RECENT_CRAWLS:])
+        return _true_for(context, {key for key in keys if _crawl(key) in recent})
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +129,7 @@ once_pairs_are_there = (_missing & _idle & Condition.any_deps_match(~Condition.m
 when_inputs_change = (_ready & _new_inputs).with_label("when_inputs_change")
 
 # Of many crawls that land at once, or of a year of them, one is selected from: the newest, which holds the others.
-_newest = _ready & Newest()
+_newest = Recent() & _ready & Newest()
 reselect = (_newest & (_missing | _inputs_changed | _code_changed) & _idle).with_label("reselect")
 repool = (_newest & (_missing | _inputs_changed | _code_changed | OtherCrawls()) & _idle).with_label("repool")
 

@@ -83,10 +83,11 @@ def test_sensor_schedule_and_conditions_are_there_and_running(ask):
     assert {one["name"]: one["sensorState"]["status"] for one in repository["sensors"]} == {
         "new_crawls": "RUNNING",
         "reselection": "RUNNING",
+        "failures": "RUNNING",
     }
     assert {one["name"]: one["cronSchedule"] for one in repository["schedules"]} == {
         "early_look_at_deliveries": "0 5 * * *",
-        "morning_comparison": "0 6 * * *",
+        "weekly_tidy": "0 4 * * 0",
     }
     labels = ask("{assetNodes {assetKey {path} automationCondition {label}}}")["assetNodes"]
     conditions = [one["automationCondition"] for one in labels if not one["assetKey"]["path"][-1].endswith("_export")]
@@ -94,5 +95,8 @@ def test_sensor_schedule_and_conditions_are_there_and_running(ask):
         "on_arrival",
         "once_pairs_are_there",
         "when_inputs_change",
+        "repool",
+        "reselect",
         "nightly_training",
+        "when_scored",
     }

@@ -60,8 +60,7 @@ def test_the_comparison_speaks_first_in_words_and_leads_on(page, scored, picture
 
 
 def test_the_gallery_opens_from_the_asset_and_leads_to_the_reason_of_a_pair(page, scored, pictures):
-    page.goto(f"{scored.dagster}/assets/clipcov_subset?view=partitions")
-    page.get_by_text("crawl-1", exact=True).first.click()
+    page.goto(f"{scored.dagster}/assets/clipcov_subset?view=partitions&partition=crawl-1%7Cf20")
     link = page.locator(f'a[href^="{scored.pages}/galleries/"]').first
     link.wait_for()
     page.goto(link.get_attribute("href"))

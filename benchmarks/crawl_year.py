@@ -7,22 +7,24 @@ time.
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 
 from clipcov_assets.checks import all_checks
 from clipcov_assets.definitions import ASSETS
-from clipcov_assets.demo import QUIET, road
+from clipcov_assets.demo import QUIET, Step, road
 from clipcov_assets.provenance import Input, provenance_table
 
 SETTINGS = Path(__file__).parents[1] / "dagster.yaml"
+MEMORY = Path("/dev/shm")
 INDEX, RUNS = "history/runs/index.db", "history/runs.db"
 # What real assets keep in Dagster, by the last word of their name: numbers, rows of tables, letters of text with
 # pictures in it. Counted in the demo; tables of classes have the hundred rows of ImageNet's.
@@ -59,29 +61,47 @@ def crawl_name(day: int) -> str:
     return f"crawl-{day:04d}"
 
 
-def carried(directory: Path, day: int) -> Mapping[str, int]:
-    """Make an instance in which the crawl of one day was carried down the road; return the ids that are no crawl's."""
-    with instance_in(directory) as instance:
-        run(instance, None, ["proxy_checkpoint"], {})
-        before = last_ids(directory)
-        carry(instance, crawl_name(day))
-    return before
+@contextmanager
+def carried(day: int) -> Iterator[tuple[Path, Mapping[str, int]]]:
+    """Lend the directory of an instance in which the crawl of one day was carried down the road.
+
+    Yields:
+        The directory, and the highest ids that belong to no crawl. SQLite waits for the disk after every event, so it
+        is in memory where the system has such a place.
+    """
+    job = stand_ins().resolve_implicit_global_asset_job_def()
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as home:
+        directory = Path(home)
+        with instance_in(directory) as instance:
+            run(job, instance, Step(("proxy_checkpoint",), None, {}))
+            before = last_ids(directory)
+            instance.add_dynamic_partitions("crawl", [crawl_name(day)])
+            for step in runs_of(crawl_name(day)):
+                run(job, instance, step)
+        yield directory, before
 
 
-def carry(instance: dg.DagsterInstance, crawl: str) -> None:
-    """Carry a crawl down the road."""
-    instance.add_dynamic_partitions("crawl", [crawl])
+def runs_of(crawl: str) -> list[Step]:
+    """The runs of a crawl: as the conditions ask for them, all methods of a fraction in one."""
+    runs: list[Step] = []
     for step in road(crawl):
-        if step.partition is not None:
-            run(instance, step.partition, step.assets, step.tags)
+        same = [place for place, other in enumerate(runs) if other.partition == step.partition]
+        if step.partition is None:
+            continue
+        if same and (same[-1] == len(runs) - 1 or "clipcov/fraction" in step.tags):
+            other = runs[same[-1]]
+            runs[same[-1]] = replace(other, assets=(*other.assets, *step.assets), tags={**other.tags, **step.tags})
+        else:
+            runs.append(step)
+    return runs
 
 
-def run(instance: dg.DagsterInstance, partition: str | None, assets: Sequence[str], tags: dict[str, str]) -> None:
+def run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step) -> None:
     """Materialize stand-ins of assets."""
-    stand_ins().resolve_implicit_global_asset_job_def().execute_in_process(
-        asset_selection=[dg.AssetKey(asset) for asset in assets],
-        partition_key=partition,
-        tags=tags,
+    job.execute_in_process(
+        asset_selection=[dg.AssetKey(asset) for asset in step.assets],
+        partition_key=step.partition,
+        tags=step.tags,
         run_config=QUIET,
         instance=instance,
     )

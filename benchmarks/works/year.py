@@ -55,14 +55,13 @@ def ticks_work(year: int, month: int) -> Work:
     from benchmarks.dagster_site import PAGES, Site
 
     home, stack = TemporaryDirectory(), ExitStack()
-    template = Path(home.name, "template")
-    before = carried(template, year)
     full, small = (Path(home.name, name) for name in ("year", "month"))
-    for directory, days in ((full, year), (small, month)):
-        shutil.copytree(template, directory)
-        repeat(directory, range(year - days + 1, year + 1), before)
+    with carried(year) as (template, before):
+        for directory, days in ((full, year), (small, month)):
+            shutil.copytree(template, directory)
+            repeat(directory, range(year - days + 1, year + 1), before)
+        run_files = [file.stat().st_size for file in (template / "history/runs").glob("*-*.db")]
     database: int = sum((full / name).stat().st_size for name in (INDEX, RUNS))
-    run_files = [file.stat().st_size for file in (template / "history/runs").glob("*-*.db")]
     site = Site(full, stack)
     first = seconds_of(site.tick)
 

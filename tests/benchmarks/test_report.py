@@ -104,6 +104,9 @@ FACTS = {
     "family": 1,
     "storing": 1.0,
     **dict.fromkeys(("share", "ours", "model", "decoding", "start", "growth", "tower", "recall", "logits"), 1.0),
+    **dict.fromkeys(("days", "stored", "run_files", "kept", "tables"), (1, 1)),
+    **dict.fromkeys(("first", "arrival", "seconds", "database", "partitions", "cursor"), 1),
+    "pages": {"a page": 1.0},
     **dict.fromkeys(("embedded", "expected", "epochs", "equal", "different", "classes", "tied"), 1),
 }
 

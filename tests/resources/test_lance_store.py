@@ -195,8 +195,8 @@ def test_a_version_with_a_tag_stays(four_versions):
 
 
 def test_versions_that_cannot_be_told_apart_in_time_are_not_forgotten(four_versions, monkeypatch):
-    # As if the answer took so long that the oldest version to keep is as old as those before it.
-    monkeypatch.setattr("resources.lance_store.ONE_MOMENT", timedelta(microseconds=1))
+    # As if LanceDB counted back from a tenth of a second after the version to keep was written.
+    monkeypatch.setattr("resources.lance_store.ONE_MOMENT", timedelta(milliseconds=-200))
     with pytest.raises(RuntimeError, match="tagged version"):
         four_versions.forget("pool.crawl-1", timedelta(0), keep=[3])
     assert versions(four_versions) == [1, 2, 3, 4]

@@ -28,10 +28,16 @@ class Recent(dg.AutomationCondition):
         return f"It belongs to one of the newest {RECENT_CRAWLS} crawls"
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
-        """Keep the partitions of these crawls."""
-        keys = _candidates(context)
-        recent = set(sorted(set(map(_crawl, keys)), key=crawl_order)[-RECENT_CRAWLS:])
-        return _true_for(context, {key for key in keys if _crawl(key) in recent})
+        """Keep the partitions of these crawls; all the others are not even listed."""
+        view, definition = context.asset_graph_view, context.partitions_def
+        known = view.get_full_subset(key=dg.AssetKey("raw_pairs")).expensively_compute_partition_keys()
+        keys = set(sorted(known, key=crawl_order)[-RECENT_CRAWLS:])
+        if isinstance(definition, dg.MultiPartitionsDefinition):
+            (other,) = (one.partitions_def for one in definition.partitions_defs if one.name != "crawl")
+            keys = {f"{crawl}|{key}" for crawl in keys for key in other.get_partition_keys()}
+        return dg.AutomationResult(
+            context, _true_for(context, keys).true_subset.compute_intersection(context.candidate_subset)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +115,11 @@ _checked = Condition.all_deps_match(
 )
 _ready = ~Condition.any_deps_missing() & _checked
 # Equal content again is no news: only a new data version of an input counts, or one about to be made.
-_inputs_changed = Condition.any_deps_match(
-    Condition.data_version_changed() | Condition.will_be_requested()
-).since_last_handled()
+_input_changed = Condition.any_deps_match(Condition.data_version_changed() | Condition.will_be_requested())
+# What is remembered is asked of all partitions on every tick, whatever stands before it.
+_inputs_changed = (Recent() & _input_changed).since_last_handled()
 _handled = Condition.newly_requested() | Condition.newly_updated() | Condition.initial_evaluation()
-_code_changed = Condition.code_version_changed().since(_handled)
+_code_changed = (Recent() & Condition.code_version_changed()).since(_handled)
 _new_inputs = (_missing | _inputs_changed) & _idle
 
 # A crawl that is there before the first tick, or whose request was lost, is asked for again; a failed one
@@ -125,8 +131,13 @@ once_pairs_are_there = (_missing & _idle & Condition.any_deps_match(~Condition.m
     "once_pairs_are_there"
 )
 
-# Every crawl is embedded and classified, and what was trained is scored.
-when_inputs_change = (_ready & _new_inputs).with_label("when_inputs_change")
+# Every crawl is embedded and classified. What asks the most comes last: of no candidate, nothing is asked.
+when_inputs_change = ((_missing | _input_changed.since_last_handled()) & _idle & _ready).with_label(
+    "when_inputs_change"
+)
+
+# What was trained is scored.
+when_trained = (Recent() & _new_inputs & _ready).with_label("when_trained")
 
 # Of many crawls that land at once, or of a year of them, one is selected from: the newest, which holds the others.
 _newest = Recent() & _ready & Newest()
@@ -134,7 +145,9 @@ reselect = (_newest & (_missing | _inputs_changed | _code_changed) & _idle).with
 repool = (_newest & (_missing | _inputs_changed | _code_changed | OtherCrawls()) & _idle).with_label("repool")
 
 # A comparison does not wait for scorecards that nobody asked for.
-when_scored = (Condition.any_deps_match(~Condition.missing()) & _checked & _new_inputs).with_label("when_scored")
+when_scored = (Recent() & _new_inputs & Condition.any_deps_match(~Condition.missing()) & _checked).with_label(
+    "when_scored"
+)
 
 
 def nightly_training(method: str, *, by_fraction: bool = True) -> dg.AutomationCondition[Any]:
@@ -143,7 +156,8 @@ def nightly_training(method: str, *, by_fraction: bool = True) -> dg.AutomationC
     trained = [name for name, share in FRACTIONS.items() if share in policy.fractions] + list(FULL_FRACTION)
     named = (trained if by_fraction else [""]) if method in policy.methods else []
     opens, closes = (Condition.cron_tick_passed(f"0 {hour} * * *") for hour in policy.hours)
-    condition = _newest & NamedByPolicy(tuple(named)) & opens.since(closes) & _new_inputs
+    in_hours = NamedByPolicy(tuple(named)) & opens.since(closes)
+    condition = Recent() & in_hours & _ready & Newest() & _new_inputs
     return condition.with_label("nightly_training")
 
 

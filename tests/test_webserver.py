@@ -99,4 +99,5 @@ def test_sensor_schedule_and_conditions_are_there_and_running(ask):
         "reselect",
         "nightly_training",
         "when_scored",
+        "when_trained",
     }

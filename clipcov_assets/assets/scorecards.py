@@ -9,7 +9,7 @@ import pyarrow as pa
 from clipcov_assets.assets.checkpoints import trainings_table
 from clipcov_assets.assets.groups import GPU_POOL, SCORECARDS
 from clipcov_assets.assets.road_asset import road_asset
-from clipcov_assets.automation import when_inputs_change
+from clipcov_assets.automation import when_trained
 from clipcov_assets.ingest.evaluation_set import EvaluationSet, find_evaluation_sets
 from clipcov_assets.lineage import lineage_metadata
 from clipcov_assets.partitions import dimension, fractions_of, partitions_of
@@ -58,7 +58,7 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
         stage="score",
         method=method,
         code_version=code_version(2, SCALE.seed),
-        automation_condition=when_inputs_change,
+        automation_condition=when_trained,
         pool=GPU_POOL,
         metadata={"dagster/column_schema": column_schema(PREDICTIONS)},
         description=(

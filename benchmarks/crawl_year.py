@@ -73,7 +73,7 @@ def carried(day: int) -> Iterator[tuple[Path, Mapping[str, int]]]:
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as home:
         directory = Path(home)
         with instance_in(directory) as instance:
-            run(job, instance, Step(("proxy_checkpoint",), None, {}))
+            run(job, instance, Step(("proxy_checkpoint",), None))
             before = last_ids(directory)
             instance.add_dynamic_partitions("crawl", [crawl_name(day)])
             for step in runs_of(crawl_name(day)):
@@ -88,20 +88,22 @@ def runs_of(crawl: str) -> list[Step]:
         same = [place for place, other in enumerate(runs) if other.partition == step.partition]
         if step.partition is None:
             continue
-        if same and (same[-1] == len(runs) - 1 or "clipcov/fraction" in step.tags):
+        if same and (same[-1] == len(runs) - 1 or "|" in step.partition):
             other = runs[same[-1]]
-            runs[same[-1]] = replace(other, assets=(*other.assets, *step.assets), tags={**other.tags, **step.tags})
+            runs[same[-1]] = replace(other, assets=(*other.assets, *step.assets))
         else:
             runs.append(step)
     return runs
 
 
 def run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step) -> None:
-    """Materialize stand-ins of assets."""
+    """Materialize stand-ins of assets, in a run that has the tags that the assets themselves would give it."""
+    crawl, _, fraction = (step.partition or "").partition("|")
+    found = {"clipcov/crawl": crawl, "clipcov/fraction": fraction}
     job.execute_in_process(
         asset_selection=[dg.AssetKey(asset) for asset in step.assets],
         partition_key=step.partition,
-        tags=step.tags,
+        tags={name: value for name, value in found.items() if value},
         run_config=QUIET,
         instance=instance,
     )

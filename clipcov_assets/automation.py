@@ -19,7 +19,7 @@ INCLUDED, LEFT_OUT = "included", "left_out_crawls"
 
 
 @dataclass(frozen=True, eq=False)
-class Recent(dg.AutomationCondition):
+class Recent(dg.AutomationCondition[Any]):
     """The partitions of the newest crawls, whether or not anything of them is ready: a year is not looked through."""
 
     @property
@@ -41,7 +41,7 @@ class Recent(dg.AutomationCondition):
 
 
 @dataclass(frozen=True, eq=False)
-class Newest(dg.AutomationCondition):
+class Newest(dg.AutomationCondition[Any]):
     """The partitions of the newest crawl among those that all conditions before this one let through."""
 
     @property
@@ -57,7 +57,7 @@ class Newest(dg.AutomationCondition):
 
 
 @dataclass(frozen=True, eq=False)
-class NamedByPolicy(dg.AutomationCondition):
+class NamedByPolicy(dg.AutomationCondition[Any]):
     """The partitions that are trained without being asked for.
 
     Attributes:
@@ -77,7 +77,7 @@ class NamedByPolicy(dg.AutomationCondition):
 
 
 @dataclass(frozen=True, eq=False)
-class OtherCrawls(dg.AutomationCondition):
+class OtherCrawls(dg.AutomationCondition[Any]):
     """The pools that would hold other crawls now: one came late, was classified again, withdrawn or taken back.
 
     Where several crawls land at once they join together: while any is being classified, no pool counts as outdated.
@@ -107,6 +107,16 @@ class OtherCrawls(dg.AutomationCondition):
         return _true_for(context, {crawl for crawl in _candidates(context) & pooled.keys() if is_outdated(crawl)})
 
 
+def _recently(change: dg.AutomationCondition[Any]) -> dg.AutomationCondition[Any]:
+    """A change that is news until it is handled.
+
+    What is remembered is asked of all partitions on every tick, whatever stands before it: so it begins with the
+    newest crawls.
+    """
+    recent: dg.AutomationCondition[Any] = Recent() & change
+    return recent.since_last_handled()
+
+
 _missing = Condition.missing() & ~Condition.execution_failed()
 _idle = ~Condition.in_progress() & ~Condition.any_deps_in_progress()
 # What is made in the same run is stopped there, by the run itself, where a blocking check fails.
@@ -116,10 +126,8 @@ _checked = Condition.all_deps_match(
 _ready = ~Condition.any_deps_missing() & _checked
 # Equal content again is no news: only a new data version of an input counts, or one about to be made.
 _input_changed = Condition.any_deps_match(Condition.data_version_changed() | Condition.will_be_requested())
-# What is remembered is asked of all partitions on every tick, whatever stands before it.
-_inputs_changed = (Recent() & _input_changed).since_last_handled()
-_handled = Condition.newly_requested() | Condition.newly_updated() | Condition.initial_evaluation()
-_code_changed = (Recent() & Condition.code_version_changed()).since(_handled)
+_inputs_changed = _recently(_input_changed)
+_code_changed = _recently(Condition.code_version_changed())
 _new_inputs = (_missing | _inputs_changed) & _idle
 
 # A crawl that is there before the first tick, or whose request was lost, is asked for again; a failed one
@@ -161,12 +169,12 @@ def nightly_training(method: str, *, by_fraction: bool = True) -> dg.AutomationC
     return condition.with_label("nightly_training")
 
 
-def policy_in_words(method: str, *, by_fraction: bool = True) -> str:
+def policy_in_words(method: str) -> str:
     """Say which trainings of a method start by themselves, for the person who looks at its checkpoints."""
     policy = SCALE.trained
     if method not in policy.methods:
         return f"Trained when you ask for it: CLIPCOV_TRAINED_METHODS does not name {method}."
-    sizes = ", ".join(f"{100 * share:g} %" for share in policy.fractions) if by_fraction and method != "full" else ""
+    sizes = ", ".join(f"{100 * share:g} %" for share in policy.fractions) if method != "full" else ""
     return (
         f"Trained by itself for the newest crawl{f' at {sizes}' if sizes else ''}, between {policy.hours[0]}:00 and "
         f"{policy.hours[1]}:00 UTC (CLIPCOV_TRAINED_METHODS, _FRACTIONS, CLIPCOV_TRAINING_HOURS); else when you ask "

@@ -38,30 +38,24 @@ class Step:
 
     assets: tuple[str, ...]
     partition: str | None
-    tags: dict[str, str]
     gathers: bool = False
 
 
 def road(crawl: str) -> Iterator[Step]:
     """The steps that carry one crawl from its delivery to the comparison, in order."""
-    tags = {"clipcov/crawl": crawl}
-    yield Step(("raw_pairs",), crawl, tags)
-    yield Step(("proxy_checkpoint",), None, {})
-    yield Step(("embeddings", "latent_classes", "pool"), crawl, tags)
+    yield Step(("raw_pairs",), crawl)
+    yield Step(("proxy_checkpoint",), None)
+    yield Step(("embeddings", "latent_classes", "pool"), crawl)
     for shard in class_shards.get_partition_keys():
-        yield Step(("clipcov_class_ranking",), of_crawl(crawl, shard), tags)
+        yield Step(("clipcov_class_ranking",), of_crawl(crawl, shard))
     if "c_rho" in COMPARED:
-        yield Step(("partial_checkpoint",), crawl, tags)
-    yield Step(tuple(f"{method}_ranking" for method in COMPARED if method != "full"), crawl, tags)
+        yield Step(("partial_checkpoint",), crawl)
+    yield Step(tuple(f"{method}_ranking" for method in COMPARED if method != "full"), crawl)
     for method in SELECTIONS:
         for fraction in fractions_of(method):
             chain = tuple(f"{method}_{noun}" for noun in ("subset", "checkpoint", "scorecard"))
-            yield Step(
-                chain,
-                of_crawl(crawl, fraction),
-                {**tags, "clipcov/method": method, "clipcov/fraction": fraction},
-            )
-    yield Step(("comparison",), crawl, tags, gathers=True)
+            yield Step(chain, of_crawl(crawl, fraction))
+    yield Step(("comparison",), crawl, gathers=True)
 
 
 class StepFailedError(Exception):
@@ -122,14 +116,13 @@ def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step, progre
     result = job.execute_in_process(
         asset_selection=[dg.AssetKey(asset) for asset in missing],
         partition_key=step.partition,
-        tags=step.tags,
         run_config=QUIET,
         instance=instance,
         raise_on_error=False,
     )
     if not result.success:
         raise StepFailedError(failure_reason(result))
-    where = step.tags.get("clipcov/fraction", "")
+    where = (step.partition or "").partition("|")[2]
     print(f"{progress:20} {', '.join(missing):76} {where:5}{time.perf_counter() - began:6.1f} s", flush=True)
     return True
 

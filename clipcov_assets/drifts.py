@@ -17,11 +17,11 @@ from clipcov_assets.pool_tables import (
     pooled_crawls,
 )
 from clipcov_assets.provenance import legible
+from clipcov_assets.tables import PROXY_SHA256
 from resources.lance_store import LanceStore
 
 POOL, NEW = "drift", "new_crawl"
 MEASURES = ("class_shares", "image_centres", "text_centres", "cross_covariance")
-PROXY = "proxy_sha256"  # metadata of a table of latent classes
 SHOWN_CLASSES = 10  # that gained, and as many that lost
 SHOWN_MOVED = 5
 
@@ -94,7 +94,7 @@ def _proxy(store: LanceStore, pooled: PooledCrawl) -> str | None:
     """The proxy of a pool's tables as it recorded them: a pool that is not made again yet has the old one."""
     version = pooled.versions["latent_classes"]
     nothing = store.rows("latent_classes", pooled.crawl, version=version).slice(0, 0, ["uid"])
-    found = (nothing.schema.metadata or {}).get(PROXY.encode())
+    found = (nothing.schema.metadata or {}).get(PROXY_SHA256.encode())
     return None if found is None else found.decode()
 
 

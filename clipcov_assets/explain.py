@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipcov_assets.core.explanation import gain_terms, similarities
-from clipcov_assets.core.selection import ABLATIONS, METHODS, Method
 from clipcov_assets.core.selection.clipcov import rank_by_clipcov
 from clipcov_assets.export.pair_page import (
     Absence,
@@ -27,13 +26,13 @@ from clipcov_assets.export.pair_page import (
     ShownPair,
     place_words,
 )
+from clipcov_assets.methods import RANKED
 from clipcov_assets.partitions import FULL_FRACTION, check_crawl_name, crawl_order, fractions_of, of_crawl
 from clipcov_assets.pool_tables import CLASS_EMBEDDINGS, PooledClasses, places_of, pooled_crawls
 from clipcov_assets.scales import SCALE
 from clipcov_assets.tables import PLACE, POOL, RANKING
 from resources.lance_store import LanceStore
 
-KNOWN: dict[str, Method] = {**METHODS, **ABLATIONS}
 SHOWN_PICKS = 6
 ROUNDING = 1e-5  # of gains, which a ranking holds as float32
 
@@ -61,7 +60,7 @@ def newest_pool(store: LanceStore) -> str:
 
 def ranked_methods(store: LanceStore, crawl: str) -> list[str]:
     """The methods that can be asked about the pool as of a crawl."""
-    return [method for method in KNOWN if store.exists(*_ranking_table(method, crawl))]
+    return [method for method in RANKED if store.exists(*_ranking_table(method, crawl))]
 
 
 def explain(store: LanceStore, uid: str, *, method: str, crawl: str) -> Explanation | Absence:
@@ -78,8 +77,8 @@ def explain(store: LanceStore, uid: str, *, method: str, crawl: str) -> Explanat
         ValueError: There is no such method or crawl name, or tables do not belong together.
     """
     check_crawl_name(crawl)
-    if method not in KNOWN:
-        raise ValueError(f"unknown selection method {method!r}: choose one of {', '.join(KNOWN)}")
+    if method not in RANKED:
+        raise ValueError(f"unknown selection method {method!r}: choose one of {', '.join(RANKED)}")
     if crawl not in pools(store):
         raise KeyError(f"crawl {crawl!r} has no pool: choose one of {', '.join(pools(store))}, or materialize its pool")
     pooled = store.find("pool", crawl, "uid", [uid], POOL.names).to_pylist()
@@ -101,7 +100,7 @@ class _PooledPair:
         return Explanation(
             pair=_shown(own),
             method=self._method,
-            summary=KNOWN[self._method].summary,
+            summary=RANKED[self._method].summary,
             crawl=self._crawl,
             pool_pairs=self._store.row_count("pool", self._crawl),
             brought_by=self._pooled["crawl"],
@@ -118,7 +117,7 @@ class _PooledPair:
 
     def _row_of(self, uid: str) -> dict[str, Any]:
         """A pair's row of the ranking."""
-        columns = [*RANKING.names, *KNOWN[self._method].reasons]
+        columns = [*RANKING.names, *RANKED[self._method].reasons]
         found: list[dict[str, Any]] = self._store.find(*self._ranking, "uid", [uid], columns).to_pylist()
         if not found:
             raise self._stale(f"lacks pair {uid!r} of the pool")
@@ -230,7 +229,7 @@ def _ranking_table(method: str, crawl: str) -> tuple[str, str]:
 
 def _objective_options(method: str) -> dict[str, Any] | None:
     """How a method that is ClipCov or a part of it computes its gains; None for other methods."""
-    rank = KNOWN[method].rank
+    rank = RANKED[method].rank
     bound = rank.keywords if isinstance(rank, partial) else {}
     if (rank.func if isinstance(rank, partial) else rank) is not rank_by_clipcov:
         return None

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipcov_assets.core.selection import ABLATIONS, METHODS
 from clipcov_assets.export.gallery import Thumbnail, thumbnail
 from clipcov_assets.export.gallery_page import (
     ClassSection,
@@ -30,7 +29,7 @@ from clipcov_assets.export.gallery_page import (
     Subset,
     gallery_page,
 )
-from clipcov_assets.methods import COMBINED
+from clipcov_assets.methods import COMBINED, RANKED
 from clipcov_assets.partitions import check_crawl_name
 from clipcov_assets.pool_tables import CLASS_EMBEDDINGS, places_of
 from clipcov_assets.subset_pairs import pairs_of_pool
@@ -43,8 +42,6 @@ SHOWN_FAULTS = 4  # of each reason
 SIDE = 96  # pixels
 DECODERS = 4  # threads; each may hold an image of 256 MiB
 SUBSET = "_subset"
-RANKED = METHODS | ABLATIONS
-# Not only what the present scale compares: its past may hold more.
 KNOWN = RANKED | COMBINED
 
 Look = tuple[str, Thumbnail]  # caption, and image if any

@@ -69,7 +69,7 @@ class Withdraw(dg.Config):
 def start_reselection(context: dg.OpExecutionContext, config: Reselect, shelf: ReportShelf) -> None:
     """Start the backfill of a crawl's pool, rankings and subsets."""
     crawl = config.crawl or newest_crawl(context.instance)
-    check_pooled(context.instance, crawl)
+    check_made(context.instance, "latent_classes", [crawl])
     work = {"pool": crawls.subset_with_partition_keys([crawl])}
     if "clipcov" in COMPARED:
         shards = [of_crawl(crawl, shard) for shard in class_shards.get_partition_keys()]
@@ -225,11 +225,6 @@ def is_ready(instance: dg.DagsterInstance, method: str, crawl: str) -> bool:
     methods = COMBINED[method].methods if method in COMBINED else [method]
     needs_model = any("partial_clip_score" in COMPARED[one].reads for one in methods)
     return not needs_model or crawl in made(instance, "partial_checkpoint")
-
-
-def check_pooled(instance: dg.DagsterInstance, crawl: str) -> None:
-    """Raises: dagster.Failure: The crawl has no latent classes, so there is nothing to select from."""
-    check_made(instance, "latent_classes", [crawl])
 
 
 def check_made(instance: dg.DagsterInstance, asset: str, partitions: list[str]) -> None:

@@ -38,6 +38,7 @@ from clipcov_assets.provenance import (
     configuration,
     recorded_inputs,
 )
+from clipcov_assets.tables import PROXY_SHA256
 from resources.lance_store import LanceStore
 
 # What a fault is about: an input with other content now, a version of a table that is gone, embeddings of another
@@ -52,7 +53,7 @@ CHANGED, GONE, OTHER_PROXY, UNRECORDED, TWO_CONTENTS, OTHER_VERSION = (
 )
 # What is made from deliveries or from nothing here.
 SOURCES = ("raw_pairs", "proxy_checkpoint")
-PROXY, PROXY_SHA256 = "proxy_checkpoint", "proxy_sha256"
+PROXY = "proxy_checkpoint"
 PROXY_TABLES = ("embeddings", "latent_classes")
 # Results that hold pairs, and what says which crawl each pair is of.
 BASES = ("pool", "raw_pairs")

@@ -4,7 +4,9 @@ from clipcov_assets.core.selection import ABLATIONS, METHODS, Method
 from clipcov_assets.core.set_algebra import Combination
 from clipcov_assets.scales import SCALE
 
-COMPARED: dict[str, Method] = {name: (METHODS | ABLATIONS)[name] for name in SCALE.methods}
+# Not only what the present scale compares: its past may hold more.
+RANKED: dict[str, Method] = METHODS | ABLATIONS
+COMPARED: dict[str, Method] = {name: RANKED[name] for name in SCALE.methods}
 COMBINED: dict[str, Combination] = {one.name: one for one in SCALE.combinations}
 # A combination has no ranking; in all else its assets are like a method's.
 SELECTIONS: dict[str, Method | Combination] = {**COMPARED, **COMBINED}

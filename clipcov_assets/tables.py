@@ -28,6 +28,8 @@ LATENT_CLASS = (pa.int32(), "Zero-shot class of the pair under the proxy.")
 EMBEDDINGS = ["image_embedding", "text_embedding"]
 # Metadata of delivered embeddings: the version of the raw pairs that they belong to.
 RAW_PAIRS_VERSION = "raw_pairs_version"
+# Metadata of embeddings and latent classes: the proxy that they were made with.
+PROXY_SHA256 = "proxy_sha256"
 PLACE = {
     "file": (pa.string(), "File of the delivery: the tar, the table or the image."),
     "key": (pa.string(), "Key of the pair's members in its tar; null where there is no tar."),

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipcov_assets.definitions import resources
-from clipcov_assets.explain import KNOWN, explain, newest_pool
+from clipcov_assets.explain import explain, newest_pool
 from clipcov_assets.export.pair_page import pair_page, pair_text
+from clipcov_assets.methods import RANKED
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m clipcov_assets.why", description="Say why a pair is in the subsets of a method, or not."
     )
     command.add_argument("uid", help="the pair, as galleries and the table raw_pairs name it")
-    command.add_argument("--method", default="clipcov", help=f"clipcov by default; one of {', '.join(KNOWN)}")
+    command.add_argument("--method", default="clipcov", help=f"clipcov by default; one of {', '.join(RANKED)}")
     command.add_argument("--crawl", help="the pool is that as of this crawl; by default the newest that has one")
     command.add_argument("--page", metavar="FILE", type=Path, help="write an HTML page with pictures, too")
     return command

@@ -10,7 +10,7 @@ import pyarrow as pa
 from clipcov_assets.assets.latent_classes import ClassOrder
 from clipcov_assets.assets.pool import JoinedCrawls
 from clipcov_assets.core.similarity import clip_scores
-from clipcov_assets.explain import KNOWN
+from clipcov_assets.methods import RANKED
 from clipcov_assets.partitions import fractions_of, of_crawl
 from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
@@ -67,12 +67,12 @@ def write_crawl(store: LanceStore, crawl: str, pairs: range) -> None:
 
 def rank(store: LanceStore, method: str, crawl: str, own: Mapping[str, object] | None = None) -> None:
     """The ranking of a method, and all of its subsets."""
-    reads = [column for column in KNOWN[method].reads if column != "partial_clip_score"]
+    reads = [column for column in RANKED[method].reads if column != "partial_clip_score"]
     pool = load_pool(store, crawl, reads)
-    if "partial_clip_score" in KNOWN[method].reads:
+    if "partial_clip_score" in RANKED[method].reads:
         pool = replace(pool, partial_clip_score=np.linspace(-1, 1, len(pool)))
-    ranked = KNOWN[method](pool, len(pool), **(own or {}))
-    reasons = {name: ranked.reasons[name] for name in KNOWN[method].reasons}
+    ranked = RANKED[method](pool, len(pool), **(own or {}))
+    reasons = {name: ranked.reasons[name] for name in RANKED[method].reasons}
     if "partner" in reasons:
         reasons["partner"] = [pool.uid[row] if row >= 0 else None for row in reasons["partner"]]
     if "entry" in reasons:

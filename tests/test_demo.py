@@ -129,7 +129,7 @@ def test_a_comparison_is_made_again_when_a_scorecard_was_added(monkeypatch):
     def comparison():
         made.append("comparison")
 
-    steps = [Step(("scorecard",), None, {}), Step(("comparison",), None, {}, gathers=True)]
+    steps = [Step(("scorecard",), None), Step(("comparison",), None, gathers=True)]
     monkeypatch.setattr(demo_module, "road", lambda crawl: steps)
     job = dg.Definitions(assets=[scorecard, comparison]).resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from clipcov_assets.core.selection import ABLATIONS, METHODS
+from clipcov_assets.core.selection import METHODS
 from clipcov_assets.explain import explain, newest_pool, pools, ranked_methods
 from clipcov_assets.export.pair_page import Absence, Cut, SetAside
+from clipcov_assets.methods import RANKED
 from clipcov_assets.partitions import FRACTIONS, of_crawl
 from clipcov_assets.scales import SCALE
 from resources.lance_store import LanceStore
@@ -58,7 +59,7 @@ def test_a_pair_is_shown_as_the_oldest_crawl_brought_it(store):
 
 @pytest.mark.parametrize("method", ["clipcov", ABLATION])
 def test_the_terms_of_every_pair_add_up_to_its_gain(store, method):
-    terms = (METHODS | ABLATIONS)[method].rank
+    terms = RANKED[method].rank
     expected = getattr(terms, "keywords", {}).get("terms", ("class", "self", "label", "class_reg", "inter"))
     for row in ranking(store, method)[::14]:
         picks = explain(store, row["uid"], method=method, crawl="crawl-2").class_picks

@@ -16,7 +16,7 @@ from clipcov_assets.partitions import crawls
 from clipcov_assets.pool_tables import list_column
 from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, PretrainedProxy, code_version
-from clipcov_assets.tables import column_schema, embeddings_schema
+from clipcov_assets.tables import PROXY_SHA256, column_schema, embeddings_schema
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore, StoredRows
@@ -26,7 +26,6 @@ from resources.staging import Staging
 if TYPE_CHECKING:
     from clipcov_assets.jobs.embed import PairEncoder, StoredPairs
 
-PROXY = "proxy_sha256"
 LEAST_COSINE = 0.99  # between delivered embeddings and those of the proxy, on the median pair
 
 SHOWN = SHOWN_PAIRS // 2  # pairs of each end of the scores
@@ -72,7 +71,7 @@ def embeddings(
             rows, origin = _taken_over(model, pairs, delivered, width)
         scored = ScoredRows(rows, pairs, width)
         made_with = model.made_with if delivered is None else "delivered"
-        written = store.write("embeddings", crawl, scored.reader(), {PROXY: model.sha256, MADE_WITH: made_with})
+        written = store.write("embeddings", crawl, scored.reader(), {PROXY_SHA256: model.sha256, MADE_WITH: made_with})
     mean = scored.sum / written.row_count
     context.log.info(f"{crawl}: {written.row_count} pairs, {origin}, mean CLIP score {mean:.3f}")
     return materialized(
@@ -80,7 +79,7 @@ def embeddings(
         content_version(model.sha256, *scored.digests),
         inputs=(latest_input(context, "raw_pairs", crawl), latest_input(context, "proxy_checkpoint", None)),
         metadata={
-            PROXY: model.sha256,
+            PROXY_SHA256: model.sha256,
             "width": width,
             "precision": model.precision,
             **origin,

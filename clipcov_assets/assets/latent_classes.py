@@ -6,7 +6,6 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.groups import CRAWLS, GPU_POOL
 from clipcov_assets.assets.previews import SHOWN_PAIRS, preview_of_crawl
 from clipcov_assets.assets.road_asset import road_asset
@@ -28,7 +27,13 @@ from clipcov_assets.pool_tables import (
 )
 from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import HOME, SCALE, code_version
-from clipcov_assets.tables import EMBEDDINGS, class_embeddings_schema, column_schema, latent_classes_schema
+from clipcov_assets.tables import (
+    EMBEDDINGS,
+    PROXY_SHA256,
+    class_embeddings_schema,
+    column_schema,
+    latent_classes_schema,
+)
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
@@ -63,13 +68,13 @@ def latent_classes(
 
     crawl = context.partition_key
     clip = encoder.load(SCALE.proxy.architecture, encoder.path("proxy_checkpoint"))
-    proxy = store.metadata("embeddings", crawl)[PROXY]
+    proxy = store.metadata("embeddings", crawl)[PROXY_SHA256]
     _same_proxy(crawl, proxy, weights_sha256(clip.model))
     names = _prompts()
     classes = class_embeddings(clip, names, device=compute.resolved_device())
     labels = _labels(store, crawl, classes)
     rows = ClassOrder(store, crawl, labels, classes.shape)
-    written = store.write("latent_classes", crawl, rows.reader(), {PROXY: proxy})
+    written = store.write("latent_classes", crawl, rows.reader(), {PROXY_SHA256: proxy})
     store.write(CLASS_EMBEDDINGS, crawl, _class_table(names.class_names, classes))
     store.write(CRAWL_STATISTICS, crawl, statistics_rows(rows.statistics))
     store.write(CRAWL_PRODUCTS, crawl, cross_product_rows(rows.products))

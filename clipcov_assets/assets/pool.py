@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.groups import POOL
 from clipcov_assets.assets.latent_classes import class_size_table
 from clipcov_assets.assets.road_asset import road_asset
@@ -36,7 +35,7 @@ from clipcov_assets.pool_tables import (
     versions_of_sums,
 )
 from clipcov_assets.provenance import content_version, latest_input, legible, materialized
-from clipcov_assets.tables import EMBEDDINGS, column_schema
+from clipcov_assets.tables import EMBEDDINGS, PROXY_SHA256, column_schema
 from clipcov_assets.tables import POOL as POOL_SCHEMA
 from resources.lance_store import LanceStore, StoredRows, WrittenTable
 
@@ -134,7 +133,7 @@ class CrawlTables:
 def _tables_of(store: LanceStore, crawl: str) -> CrawlTables:
     opened = {name: store.rows(name, crawl) for name in CRAWL_TABLES}
     versions = {name: rows.version for name, rows in opened.items()}
-    return CrawlTables(versions, opened["latent_classes"].metadata.get(PROXY, ""))
+    return CrawlTables(versions, opened["latent_classes"].metadata.get(PROXY_SHA256, ""))
 
 
 def _one_proxy(included: Mapping[str, CrawlTables]) -> None:

@@ -42,7 +42,9 @@ def road_asset(*, stage: str, method: str | None = None, **options: Any) -> Call
             _tag_run(context, method)
             try:
                 return function(context, *arguments, **resources)
-            except (dg.Failure, *LASTING) as fault:
+            except dg.Failure:
+                raise
+            except LASTING as fault:
                 raise _lasting(fault) from fault
             except MACHINE_FAULTS:
                 raise
@@ -57,8 +59,6 @@ def road_asset(*, stage: str, method: str | None = None, **options: Any) -> Call
 
 def _lasting(fault: Exception) -> dg.Failure:
     """A failure that says what the fault said, and is not tried again."""
-    if isinstance(fault, dg.Failure):
-        return fault
     told = isinstance(fault, ValueError | KeyError | OSError | InUseError)
     words = str(fault.args[0] if isinstance(fault, KeyError) and fault.args else fault)
     return dg.Failure(words if told else f"{type(fault).__name__}: {words}", allow_retries=False)
@@ -68,13 +68,9 @@ def _tag_run(context: dg.AssetExecutionContext, method: str | None) -> None:
     found = dimensions(context) | ({"method": method} if method else {})
     run = context.instance.get_run_by_id(context.run.run_id)
     known: Mapping[str, str] = run.tags if run else {}
-    context.instance.add_run_tags(
-        context.run.run_id, {name: _joined(known.get(name), value) for name, value in _tags(found).items()}
-    )
-
-
-def _tags(found: Mapping[str, str]) -> dict[str, str]:
-    return {f"clipcov/{name}": value for name, value in found.items()}
+    named = {f"clipcov/{name}": value for name, value in found.items()}
+    joined = {name: _joined(known.get(name), value) for name, value in named.items()}
+    context.instance.add_run_tags(context.run.run_id, joined)
 
 
 def _joined(earlier: str | None, value: str) -> str:

@@ -3,9 +3,9 @@
 import dagster as dg
 import pytest
 
-from clipcov_assets.assets.embeddings import PROXY
 from clipcov_assets.assets.pool import CRAWL_ASSETS, SHOWN_CRAWLS, pool
 from clipcov_assets.pool_tables import pooled_crawls
+from clipcov_assets.tables import PROXY_SHA256
 from resources.lance_store import LanceStore
 from tests.ranked_pool import write_crawl
 
@@ -17,7 +17,7 @@ def store(tmp_path_factory):
     store = LanceStore(uri=str(tmp_path_factory.mktemp("lance")))
     for number, crawl in enumerate(CRAWLS):
         write_crawl(store, crawl, range(number, number + 3))
-        store.write("latent_classes", crawl, store.read("latent_classes", crawl), {PROXY: "one proxy"})
+        store.write("latent_classes", crawl, store.read("latent_classes", crawl), {PROXY_SHA256: "one proxy"})
     return store
 
 
@@ -72,9 +72,9 @@ def test_crawls_that_are_not_ready_are_named_the_newest_first(materialize, store
 
 def test_embeddings_of_two_proxies_are_not_mixed(materialize, store):
     rows = store.read("latent_classes", "crawl-2")
-    store.write("latent_classes", "crawl-2", rows, {PROXY: "another proxy"})
+    store.write("latent_classes", "crawl-2", rows, {PROXY_SHA256: "another proxy"})
     result = materialize("crawl-3", ok=False)
-    store.write("latent_classes", "crawl-2", rows, {PROXY: "one proxy"})
+    store.write("latent_classes", "crawl-2", rows, {PROXY_SHA256: "one proxy"})
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert "crawl-1 by one proxy, crawl-2 by another prox" in failure.step_failure_data.user_failure_data.description
 

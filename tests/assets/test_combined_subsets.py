@@ -11,7 +11,7 @@ import pytest
 from clipcov_assets.assets.combined_subsets import combined, combined_subset_asset
 from clipcov_assets.checks import combination_check
 from clipcov_assets.core.set_algebra import OPERATIONS, Combination
-from clipcov_assets.partitions import partitions_of
+from clipcov_assets.partitions import crawls, partitions_of
 from clipcov_assets.tables import RANKING
 from resources.lance_store import LanceStore
 from resources.report_shelf import ReportShelf
@@ -117,6 +117,7 @@ def test_materializing_again_gives_the_same_version(store, instance):
 def test_a_combination_follows_the_subsets_of_its_methods_by_itself(instance):
     combination = Combination("clip_score", "&", "random")
     parts = [dg.AssetSpec(f"{method}_subset", partitions_def=partitions_of(method)) for method in combination.methods]
+    parts.append(dg.AssetSpec("raw_pairs", partitions_def=crawls))  # says which crawls there are
     definitions = dg.Definitions([*parts, combined_subset_asset(combination)], resources={"store": None, "shelf": None})
     requested, cursor = [], None
     for method in (None, *combination.methods):

@@ -21,14 +21,14 @@ class BareModel:
         """Take batches that are ready.
 
         Args:
-            encoder: The model, and among how many threads a batch is divided.
+            encoder: The model, and how many threads compute at once.
             batches: A tensor for each tower, pixels first.
             towers: Methods of the model, such as `encode_image`.
         """
         import torch
 
         self._encoder, self._batches, self._towers = encoder, batches, towers
-        self._ways = [self._batch_by_batch, self._a_share_in_each_thread]
+        self._ways = [self._batch_by_batch, self._a_batch_in_each_thread]
         encoder.clip.model.visual.to(encoder.device, memory_format=torch.channels_last)
 
     def rate(self) -> float:
@@ -41,13 +41,12 @@ class BareModel:
         for batch in self._batches:
             self._embed(batch)
 
-    def _a_share_in_each_thread(self) -> None:
+    def _a_batch_in_each_thread(self) -> None:
         import torch
 
-        threads, shares = torch.get_num_threads(), self._encoder.threads
-        parts = [part for batch in self._batches for part in zip(*(one.chunk(shares) for one in batch), strict=True)]
-        with ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(threads // shares,)) as executor:
-            list(executor.map(self._embed, parts))
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(self._encoder.threads, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            list(executor.map(self._embed, self._batches))
         torch.set_num_threads(threads)
 
     def _embed(self, batch: "tuple[Tensor, ...]") -> None:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipcov_assets.assets.raw_pairs import DELIVERY_FINGERPRINT, DELIVERY_LOOK
-from clipcov_assets.assets.scorecards import scores_table
 from clipcov_assets.assets.subsets import subset_size
 from clipcov_assets.core.pool import UNIT_TOLERANCE
 from clipcov_assets.core.set_algebra import Combination
@@ -24,7 +23,7 @@ from clipcov_assets.methods import COMBINED, COMPARED, SELECTIONS
 from clipcov_assets.partitions import crawl_order, crawls, dimension, fractions_of, partitions_of
 from clipcov_assets.pool_tables import ROWS_AT_ONCE, pooled_crawls, row_matrix
 from clipcov_assets.provenance import latest_input
-from clipcov_assets.tables import EMBEDDINGS
+from clipcov_assets.tables import EMBEDDINGS, scores_table
 from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 

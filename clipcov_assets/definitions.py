@@ -66,21 +66,38 @@ def resources() -> dict[str, Any]:
         ),
         "heads": HeadCache(directory=str(made / "heads")),
         "store": LanceStore(uri=os.environ.get("CLIPCOV_LANCE", str(made / "lance"))),
-        "staging": Staging(directory=str(made / "staging")),
-        "encoder": ClipEncoder(directory=str(made / "checkpoints")),
+        "staging": Staging(directory=str(made / "staging"), pieces_at=os.environ.get("CLIPCOV_PIECES", "")),
+        "encoder": ClipEncoder(
+            directory=os.environ.get("CLIPCOV_CHECKPOINTS", str(made / "checkpoints")), cache=str(made / "cached")
+        ),
         "tracker": MlflowTracker(
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{made / 'mlflow.db'}"),
             artifact_directory=str(made / "mlflow"),
         ),
-        "exports": ExportShelf(directory=os.environ.get("CLIPCOV_EXPORTS", str(made / "exports"))),
+        "exports": ExportShelf(
+            directory=os.environ.get("CLIPCOV_EXPORTS", str(made / "exports")), staging=str(made / "exporting")
+        ),
         "shelf": ReportShelf(
             directory=str(made / "reports"),
             dagster_ui=os.environ.get("CLIPCOV_DAGSTER_UI", "http://127.0.0.1:3000"),
             pages=os.environ.get("CLIPCOV_PAGES_UI", "http://127.0.0.1:3001"),
         ),
-        "compute": Compute(),
+        "compute": Compute(**_backend()),
         "alerts": Alerts(file=str(made / "alerts.log"), webhook=os.environ.get("CLIPCOV_ALERT_WEBHOOK", "")),
     }
+
+
+def _backend() -> dict[str, Any]:
+    """Where the dear work is done."""
+    names = {
+        "backend": "CLIPCOV_COMPUTE",
+        "ray_address": "CLIPCOV_RAY_ADDRESS",
+        "ray_cpus": "CLIPCOV_RAY_CPUS",
+        "ray_gpus": "CLIPCOV_RAY_GPUS",
+        "ray_patience": "CLIPCOV_RAY_PATIENCE",
+        "ray_job": "CLIPCOV_RAY_JOB",
+    }
+    return {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
 
 
 @dg.definitions

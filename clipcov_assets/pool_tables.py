@@ -8,6 +8,7 @@ order of latent class and uid, so that a class is a run of neighbouring rows, fo
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,38 @@ def load_pool(store: LanceStore, crawl: str, columns: Iterable[str] = ()) -> Poo
         else:
             found[column] = row_matrix(_column(store, crawls, "latent_classes", column.removesuffix("s"), rows))
     return Pool(uid=np.array(rows["uid"].to_pylist()), **found)
+
+
+class PooledRows:
+    """Where the pairs of a pool lie in the tables of their crawls, to read some of them at a time."""
+
+    def __init__(self, store: LanceStore, crawl: str, asset: str) -> None:
+        """Open the tables of an asset at the versions that the pool as of a crawl recorded; no row is read yet."""
+        self._store, self._crawl, self._asset = store, crawl, asset
+        self._crawls = pooled_crawls(store, crawl)
+        self._opened = [store.rows(asset, one.crawl, version=one.versions[asset]) for one in self._crawls]
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Number of each pair's table (n,) int32 and its row there (n,) int64, in the order of the pool's table."""
+        pool = self._store.read("pool", self._crawl, ["uid", "crawl"])
+        table, row = np.zeros(len(pool), np.int32), np.zeros(len(pool), np.int64)
+        for number, (one, opened) in enumerate(zip(self._crawls, self._opened, strict=True)):
+            mine = np.flatnonzero(pc.equal(pool["crawl"], one.crawl).to_numpy())
+            stored = opened.slice(0, len(opened), ["uid"])["uid"]
+            where = f"{self._asset} of {one.crawl}"
+            table[mine], row[mine] = number, places_of(pool["uid"].take(pa.array(mine)), stored, where).to_numpy()
+        return table, row
+
+    def take(self, table: np.ndarray, row: np.ndarray, column: str) -> np.ndarray:
+        """Read (m, d) embeddings of some pairs, each of the table with that number, in the order given."""
+        found: list[np.ndarray] = []
+        places = [np.flatnonzero(table == number) for number in range(len(self._opened))]
+        for opened, mine in zip(self._opened, places, strict=True):
+            if mine.size:
+                found.append(row_matrix(opened.take(row[mine], [column])[column]))
+        embeddings: np.ndarray = np.concatenate(found)[np.argsort(np.concatenate(places))]
+        return embeddings
 
 
 def _column(

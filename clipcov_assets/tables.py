@@ -236,6 +236,26 @@ DIFFERENCES = _schema(
 )
 
 
+def trainings_table(method: str) -> str:
+    """Name of the table that says how a method's checkpoints were trained, beside their curves."""
+    return f"{method}_trainings"
+
+
+def scores_table(method: str) -> str:
+    """Name of the table that holds a method's scores, beside the per-image table of its scorecard."""
+    return f"{method}_scores"
+
+
+def groups_table(method: str) -> str:
+    """Name of the table that holds a method's averages over groups of evaluation sets."""
+    return f"{method}_groups"
+
+
+def class_recalls_table(method: str) -> str:
+    """Name of the table that holds the recall of every class."""
+    return f"{method}_class_recalls"
+
+
 def column_schema(schema: pa.Schema) -> "dg.TableSchema":
     """The schema as Dagster's Columns panel shows it."""
     import dagster as dg  # worker processes need the schemas above, and start faster without it

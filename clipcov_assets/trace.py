@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ValueError("DAGSTER_HOME is not set: export DAGSTER_HOME=$PWD in the directory of dagster.yaml")
         with dg.DagsterInstance.get() as instance:
             words, values = _answer(options, instance, resources()["store"])
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     print(json.dumps(values, indent=2) if options.json else words.rstrip("\n"))

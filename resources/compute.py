@@ -1,7 +1,7 @@
-"""The machine: which device does the arithmetic of models, how exactly, in what batches, and with how many workers."""
+"""Where work is done: here or on a Ray cluster, by which device, how exactly, and in what batches."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -10,14 +10,31 @@ if TYPE_CHECKING:
     from clipcov_assets.core.recipe import Execution
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-# A batch of float32 pixels takes about this much; the least and the most pairs it may have.
-BATCH_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30}
-LEAST_BATCH, MOST_BATCH = 16, {"cpu": 1_024, "cuda": 4_096}
+# A batch of float32 pixels takes about this much (on the cores each of them has its own); the least and the most pairs.
+BATCH_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
+LEAST_BATCH, MOST_BATCH = 16, {"cpu": 512, "cuda": 4_096}
+LOCAL = "local"
 
 
 class Compute(dg.ConfigurableResource):
-    """Chooses device, precision, batch size and worker processes."""
+    """Chooses backend, device, precision, batch size and worker processes."""
 
+    backend: Literal["local", "ray"] = Field(
+        default="local", description="`local`: the process of the step does the work. `ray`: a Ray cluster does it."
+    )
+    ray_address: str = Field(
+        default="",
+        description="`host:6379` of a cluster that this machine belongs to, `http://host:8265` of its dashboard, "
+        "`kubernetes` for a RayJob a step, or nothing for a Ray of this machine.",
+    )
+    ray_cpus: float = Field(default=1, gt=0, description="Cores of each part of a job on Ray.")
+    ray_gpus: float | None = Field(
+        default=None, ge=0, description="GPUs of each part; 1 on clusters that have any, where not given."
+    )
+    ray_patience: int = Field(
+        default=45, ge=0, description="Seconds to wait for a node that has what a part takes; more where it is started."
+    )
+    ray_job: str = Field(default="", description="File of the RayJob that steps are made from, with `kubernetes`.")
     device: str = Field(default="auto", description="`auto` (CUDA when it is there), `cpu`, `cuda` or `cuda:1`.")
     devices: int | None = Field(
         default=None, ge=1, description="GPUs that train a model together; with `cuda` all, else one, where not given."
@@ -51,18 +68,39 @@ class Compute(dg.ConfigurableResource):
         default=False, description="Let torch.compile fuse the model that is trained; worth it for long trainings."
     )
 
-    def resolved_device(self) -> str:
-        """The device to use now.
+    @property
+    def on_cluster(self) -> bool:
+        """Whether a Ray cluster does the work."""
+        return self.backend != LOCAL
+
+    def settled(self) -> "Compute":
+        """What `auto` means on this machine, so that another one that plans for it means the same.
 
         Raises:
-            ValueError: A CUDA device is asked for and there is none.
+            ValueError: A CUDA device is asked for and there is none, or an unknown precision.
         """
+        import torch
+
+        device = self.resolved_device()
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"compute.device is {device!r} but torch sees no CUDA device: use 'auto' or 'cpu'")
+        return self.model_copy(update={"device": device, "precision": self.resolved_precision()})
+
+    def here(self) -> "Compute":
+        """The same for what this process does itself: the devices of a cluster are not its own.
+
+        Raises:
+            ValueError: As `settled`.
+        """
+        own = {"backend": LOCAL, "device": "auto"} if self.on_cluster else {}
+        return self.model_copy(update=own).settled()
+
+    def resolved_device(self) -> str:
+        """The device to use now."""
         import torch
 
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"compute.device is {self.device!r} but torch sees no CUDA device: use 'auto' or 'cpu'")
         return self.device
 
     def resolved_precision(self) -> str:
@@ -130,7 +168,9 @@ class Compute(dg.ConfigurableResource):
         return min(max(fitting, LEAST_BATCH), MOST_BATCH[kind])
 
     def resolved_workers(self) -> int:
-        """Worker processes to use: as many as this process may use cores, unless a number is given."""
+        """Worker processes: as many as this process, or a part on Ray, may use cores, unless a number is given."""
         if self.workers is not None:
             return self.workers
+        if self.on_cluster:
+            return max(1, int(self.ray_cpus))
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
-from pyarrow import fs
 from pydantic import Field
 
 from resources.mirror import Address, Listing, is_address, without_secret
 
+SETTING = "CLIPCOV_CRAWLS"
 MARK = ".withdrawn"
 LONGEST_REASON = 500  # characters
 READ_AT_ONCE = 8
@@ -78,7 +78,7 @@ class CrawlCatalog(dg.ConfigurableResource):
         Raises:
             UnreadableAddressError: The address cannot be read.
         """
-        return Address.of(self.directory).below(crawl).listing()
+        return Address.of(self.directory, SETTING).below(crawl).listing()
 
     def withdrawn(self) -> dict[str, str]:
         """The crawls that were withdrawn, and why, as the marks beside them say.
@@ -121,13 +121,13 @@ class CrawlCatalog(dg.ConfigurableResource):
 
     def _root(self) -> Address:
         if self.is_remote:
-            return Address.of(self.directory)
+            return Address.of(self.directory, SETTING)
         root = Path(self.directory)
         if not root.is_dir():
             raise FileNotFoundError(
                 f"the crawls directory {root} does not exist: create it, or point CLIPCOV_CRAWLS at the one you use"
             )
-        return Address(str(root), fs.LocalFileSystem(), str(root))
+        return Address.at(str(root), SETTING)
 
 
 def why_withdrawn(crawl: str, reason: str) -> str:

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from resources.mirror import Address, UnreadableAddressError, is_address, mirror, without_secret
 
+SETTING = "CLIPCOV_EVALUATION"
+
 
 class EvaluationSuite(dg.ConfigurableResource):
     """Points at the evaluation sets, one folder a set."""
@@ -39,7 +41,7 @@ class EvaluationSuite(dg.ConfigurableResource):
         copy.mkdir(parents=True, exist_ok=True)
         with copy.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # while another run copies, this one waits
-            listing = Address.of(self.directory).listing().only(_is_read)
+            listing = Address.of(self.directory, SETTING).listing().only(_is_read)
             if not listing.files:
                 raise UnreadableAddressError(f"there is no evaluation set at {shown}: point CLIPCOV_EVALUATION at them")
             mirror(listing, copy)

@@ -1,22 +1,28 @@
-"""The directory of exports: what leaves for other tools, each export written whole or not at all."""
+"""The directory or address of exports: what leaves for other tools, each export written whole or not at all."""
 
 import hashlib
 import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import dagster as dg
 from pydantic import Field
 
+from resources.mirror import Address, is_address
 from resources.pieces import UNFINISHED, disk_of, only_one
 
+SETTING = "CLIPCOV_EXPORTS"
 MANIFEST = "manifest.json"
+UNDER_WAY = "manifest.unfinished"  # at an address: the plan of the export that is on its way there
+UPLOADS_AT_ONCE = 8
 JOURNAL = "journal.jsonl"
 REPLACED = ".replaced"
 BUFFER = 2**20
@@ -24,16 +30,16 @@ BUFFER = 2**20
 
 @dataclass(frozen=True)
 class FinishedExport:
-    """An export on disk.
+    """An export on disk, or at an address.
 
     Attributes:
-        directory: Absolute.
+        directory: Absolute; or its address, as text.
         manifest: What `manifest.json` says: the plan, and `files` with name, bytes and sha256. A name that
             ends with `/` is a folder, with `files` as their number and the sha256 of all of them in order of names.
         already_there: Nothing had to be written.
     """
 
-    directory: Path
+    directory: Path | str
     manifest: Mapping[str, Any]
     already_there: bool
 
@@ -51,17 +57,24 @@ class FinishedExport:
 class ExportShelf(dg.ConfigurableResource):
     """Keeps one folder an asset, crawl, fraction and format."""
 
-    directory: str = Field(description="Directory for exports; it needs as much room as the images of a subset.")
+    directory: str = Field(
+        description="Directory for exports, or its address, such as s3://bucket/exports; it needs as much room as the "
+        "images of a subset."
+    )
+    staging: str = Field(
+        default=str(Path(tempfile.gettempdir(), "clipcov-exports")),
+        description="Directory of this machine where an export for an address is written before it is uploaded.",
+    )
 
-    def folder(self, asset: str, partition: str, name: str) -> Path:
-        """Where an export of a partition is, or will be.
+    def folder(self, asset: str, partition: str, name: str) -> Path | str:
+        """Where an export of a partition is, or will be: a directory, or an address as text.
 
         Raises:
             ValueError: A part of the path is not the name of a folder.
         """
-        parts = (asset, *partition.split("|"), name)
-        if any(part in ("", ".", "..") or not part.isprintable() or set(part) & set("/\\") for part in parts):
-            raise ValueError(f"{'/'.join(parts)!r} cannot be a folder of exports")
+        parts = _parts(asset, partition, name)
+        if is_address(self.directory):
+            return self._address.below("/".join(parts)).shown
         return Path(self.directory).resolve().joinpath(*parts)
 
     def make(
@@ -86,11 +99,23 @@ class ExportShelf(dg.ConfigurableResource):
             InUseError: Another process makes this export.
             FullDiskError: There is no room; what was finished is kept.
             FileExistsError: Something else lies where the export belongs.
+            UnreadableAddressError: The address cannot be reached; what was uploaded is kept.
         """
-        directory = self.folder(asset, partition, name)
-        lock = directory.with_name(f".{name}.lock")
-        with disk_of(directory), only_one(lock, f"the {name} export of {asset} {partition}"):
-            return _make(directory, plan, write)
+        place, work = self.folder(asset, partition, name), f"the {name} export of {asset} {partition}"
+        if isinstance(place, Path):
+            with disk_of(place), only_one(place.with_name(f".{name}.lock"), work):
+                return _make(place, place, plan, write)
+        digest = hashlib.sha256(place.encode()).hexdigest()[:16]  # two addresses have a folder each
+        staged = Path(self.staging).resolve() / digest / name
+        with disk_of(staged), only_one(staged.with_name(f".{name}.lock"), work):
+            address = self._address.below("/".join(_parts(asset, partition, name)))
+            made = _make_at(address, staged, place, plan, write)
+            shutil.rmtree(staged, ignore_errors=True)
+            return made
+
+    @property
+    def _address(self) -> Address:
+        return Address.of(self.directory, SETTING)
 
 
 class UnfinishedExport:
@@ -100,10 +125,10 @@ class UnfinishedExport:
     most one piece half written, and the next one writes that again.
 
     Attributes:
-        directory: Where the export will be once it is finished.
+        directory: Where the export will be once it is finished; an address as text.
     """
 
-    def __init__(self, unfinished: Path, directory: Path, plan: Mapping[str, Any]) -> None:
+    def __init__(self, unfinished: Path, directory: Path | str, plan: Mapping[str, Any]) -> None:
         """Go on with what is there of this plan; whatever else is there is removed."""
         self.directory = directory
         self._unfinished = unfinished
@@ -197,14 +222,23 @@ class _DigestedFile(io.RawIOBase):
         return written
 
 
-def _make(directory: Path, plan: Mapping[str, Any], write: Callable[[UnfinishedExport], None]) -> FinishedExport:
+def _parts(asset: str, partition: str, name: str) -> tuple[str, ...]:
+    parts = (asset, *partition.split("|"), name)
+    if any(part in ("", ".", "..") or not part.isprintable() or set(part) & set("/\\") for part in parts):
+        raise ValueError(f"{'/'.join(parts)!r} cannot be a folder of exports")
+    return parts
+
+
+def _make(
+    directory: Path, place: Path | str, plan: Mapping[str, Any], write: Callable[[UnfinishedExport], None]
+) -> FinishedExport:
     unfinished, replaced = (directory.with_name(directory.name + suffix) for suffix in (UNFINISHED, REPLACED))
     found = _finished(directory, plan)
     if not found:
         if directory.exists() and not (directory / MANIFEST).exists():
             raise FileExistsError(f"{directory} is no export of ours: move it away, or export to another directory")
         if not _finished(unfinished, plan):
-            export = UnfinishedExport(unfinished, directory, plan)
+            export = UnfinishedExport(unfinished, place, plan)
             write(export)
             export.finish()
         (unfinished / JOURNAL).unlink(missing_ok=True)
@@ -217,14 +251,60 @@ def _make(directory: Path, plan: Mapping[str, Any], write: Callable[[UnfinishedE
     return FinishedExport(directory, json.loads((directory / MANIFEST).read_text()), already_there=found)
 
 
+def _make_at(
+    address: Address, staged: Path, place: str, plan: Mapping[str, Any], write: Callable[[UnfinishedExport], None]
+) -> FinishedExport:
+    """Write an export on this machine and upload it; the manifest comes last, so without it nothing counts."""
+    there = {str(file): int(info.size) for file, info in address.files().items()}
+    manifest: Any = _parsed(address.read(MANIFEST)) if MANIFEST in there else None
+    if UNDER_WAY not in there and _is_of(manifest, plan) and _is_whole_at(there, manifest["files"]):
+        return FinishedExport(place, manifest, already_there=True)
+    if there and not there.keys() & {MANIFEST, UNDER_WAY}:
+        raise FileExistsError(f"{place} is no export of ours: move it away, or export to another address")
+    made = _make(staged, place, plan, write)
+    if UNDER_WAY not in there or _parsed(address.read(UNDER_WAY)) != dict(plan):
+        # Files of another export may have these names and sizes, so none of them stays.
+        address.write(UNDER_WAY, json.dumps(plan).encode())
+        for name in sorted(there.keys() - {UNDER_WAY}, key=lambda one: one != MANIFEST):
+            address.remove(name)
+        there = {}
+    files = {path.relative_to(staged).as_posix(): path for path in staged.rglob("*") if path.is_file()}
+    missing = {name: path for name, path in files.items() if there.get(name) != path.stat().st_size}
+    last = missing.pop(MANIFEST, files[MANIFEST])
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        list(pool.map(lambda one: address.upload(*one), missing.items()))
+    address.upload(MANIFEST, last)
+    address.remove(UNDER_WAY)
+    return FinishedExport(place, made.manifest, already_there=False)
+
+
+def _is_whole_at(there: Mapping[str, int], files: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the files are at an address, by their sizes."""
+    folders: dict[str, list[int]] = {}
+    for name, size in there.items():
+        folders.setdefault(f"{PurePosixPath(name).parent}/", []).append(size)
+    return all(
+        (len(found), sum(found)) == (entry.get("files", 1), entry["bytes"])
+        for entry in files
+        for found in [folders.get(entry["name"], []) if "files" in entry else [there.get(entry["name"], -1)]]
+    )
+
+
 def _finished(directory: Path, plan: Mapping[str, Any]) -> bool:
     """Whether the directory holds an export of this plan, with every file in its size."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text())
-        planned = all(manifest[name] == value for name, value in plan.items())
-    except (OSError, ValueError, LookupError, TypeError):
+        manifest = _parsed((directory / MANIFEST).read_text())
+    except (OSError, ValueError):
         return False
-    return planned and _is_whole(directory, manifest["files"])
+    return _is_of(manifest, plan) and _is_whole(directory, manifest["files"])
+
+
+def _is_of(manifest: Any, plan: Mapping[str, Any]) -> bool:  # noqa: ANN401
+    """Whether a manifest is one, and of this plan."""
+    try:
+        return "files" in manifest and all(manifest[name] == value for name, value in plan.items())
+    except (LookupError, TypeError):
+        return False
 
 
 def _is_whole(directory: Path, files: Iterable[Mapping[str, Any]]) -> bool:
@@ -241,7 +321,7 @@ def _is_whole(directory: Path, files: Iterable[Mapping[str, Any]]) -> bool:
     return True
 
 
-def _parsed(line: str) -> Any:  # noqa: ANN401
+def _parsed(line: str | bytes) -> Any:  # noqa: ANN401
     try:
         return json.loads(line)
     except ValueError:

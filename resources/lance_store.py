@@ -2,22 +2,38 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from resources.mirror import is_address, trouble_with
 from resources.pieces import disk_of
 
 # Lance warns each time it creates a table; a user would read that as a fault.
 os.environ.setdefault("LANCEDB_LOG", "error")
 ONE_MOMENT = timedelta(minutes=2)
 FIRST_TO_STAY = "first-to-stay"
+
+SETTING = "CLIPCOV_LANCE"
+ANSWER_SECONDS = 45.0  # for what is short: to connect, to open a table, to list them
+# A request is sent again up to five times, within 20 seconds; Lance lists up to six times on top of that.
+CLIENT = {"connect_timeout": "5s", "client_max_retries": "5", "client_retry_timeout": "20"}
+STORE_FAULT = "LanceError(IO)"  # how Lance calls what the store did, as opposed to what was in the rows
+
+Answer = TypeVar("Answer")
+
+
+class UnreachableStoreError(OSError):
+    """The database's address cannot be reached; the message names it, without secrets, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,10 @@ class LanceStore(dg.ConfigurableResource):
     interrupted write leaves the earlier version as it was.
     """
 
-    uri: str = Field(description="Directory or object-store address of the LanceDB database.")
+    uri: str = Field(
+        description="Directory of the LanceDB database, or its address, such as s3://bucket/tables. Every method "
+        "raises UnreachableStoreError where an address does not answer."
+    )
 
     def write(
         self,
@@ -70,9 +89,10 @@ class LanceStore(dg.ConfigurableResource):
         schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), **added})
         if isinstance(rows, pa.Table):
             rows = rows.replace_schema_metadata(schema.metadata)
-        with disk_of(self.uri):
-            table = self._connect().create_table(name, rows, schema=schema, mode="overwrite")
-        return WrittenTable(name, f"{self.uri}/{name}.lance", table.version, table.count_rows())
+        connection = self._asked(self._connect)
+        with reaching(self.uri), disk_of(self.uri):
+            table = connection.create_table(name, rows, schema=schema, mode="overwrite")
+            return WrittenTable(name, f"{self.uri}/{name}.lance", table.version, table.count_rows())
 
     def read(
         self,
@@ -88,7 +108,9 @@ class LanceStore(dg.ConfigurableResource):
             KeyError: The table is not there; the message says what to materialize.
             ValueError: The version is gone, or the table has no such column.
         """
-        return self._query(asset, partition, columns, version).to_arrow()
+        query = self._query(asset, partition, columns, version)
+        with reaching(self.uri):
+            return query.to_arrow()
 
     def find(
         self,
@@ -117,7 +139,8 @@ class LanceStore(dg.ConfigurableResource):
         table = self._open(asset, partition, version)
         check_columns(table, [column, *columns])
         listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-        return table.search().where(f"{column} IN ({listed})" if listed else "false").select(columns).to_arrow()
+        with reaching(self.uri):
+            return table.search().where(f"{column} IN ({listed})" if listed else "false").select(columns).to_arrow()
 
     def rows(self, asset: str, partition: str, *, version: int | None = None) -> "StoredRows":
         """Open one partition, now or as it was at a version, to read some of its rows at a time.
@@ -126,7 +149,7 @@ class LanceStore(dg.ConfigurableResource):
             KeyError: The table is not there; the message says what to materialize.
             ValueError: The version is gone.
         """
-        return StoredRows(table_name(asset, partition), self._open(asset, partition, version))
+        return StoredRows(table_name(asset, partition), self._open(asset, partition, version), self.uri)
 
     def stream(self, asset: str, partition: str, columns: list[str], *, batch_size: int) -> pa.RecordBatchReader:
         """Read one partition batch by batch, for what should not be held in memory at once."""
@@ -142,12 +165,13 @@ class LanceStore(dg.ConfigurableResource):
 
     def tables(self) -> list[str]:
         """Names of all tables: the asset, a dot, and the partition."""
-        connection = self._connect()
-        found, page = [], None
-        while page is None or page.page_token:
-            page = connection.list_tables(page_token=page and page.page_token)
+        connection = self._asked(self._connect)
+        found, token = [], None
+        while True:
+            page = self._asked(lambda token=token: connection.list_tables(page_token=token))  # type: ignore[misc]
             found += page.tables
-        return found
+            if not (token := page.page_token):
+                return found
 
     def partitions(self, asset: str) -> list[str]:
         """Partitions of an asset that have been written, as they stand in the names of tables."""
@@ -186,7 +210,11 @@ class LanceStore(dg.ConfigurableResource):
             keep: Versions that stay however old they are.
             dry_run: Only say which would go; the bytes are those of their files, some of which others may share.
         """
-        table = self._connect().open_table(name)
+        table = self._asked(lambda: self._connect().open_table(name))
+        with reaching(self.uri):
+            return self._forget(table, name, age, keep, dry_run)
+
+    def _forget(self, table: Any, name: str, age: timedelta, keep: Collection[int], dry_run: bool) -> Forgotten:  # noqa: ANN401
         versions = sorted(table.list_versions(), key=lambda one: int(one["version"]))
         tagged = (int(tag["version"]) for label, tag in table.tags.list().items() if label != FIRST_TO_STAY)
         kept = {*keep, *tagged}
@@ -210,7 +238,7 @@ class LanceStore(dg.ConfigurableResource):
         import lancedb
 
         # Only this interface says what was removed.
-        table = await (await lancedb.connect_async(self.uri)).open_table(name)
+        table = await (await lancedb.connect_async(self.uri, storage_options=_options(self.uri))).open_table(name)
         # LanceDB counts back from its own now: should that be late, it refuses to remove what has a tag.
         mark = table.tags.update if FIRST_TO_STAY in await table.tags.list() else table.tags.create
         await mark(FIRST_TO_STAY, first)
@@ -222,24 +250,41 @@ class LanceStore(dg.ConfigurableResource):
     def _connect(self) -> Any:  # noqa: ANN401  (lancedb has no types)
         import lancedb
 
-        return lancedb.connect(self.uri)
+        return lancedb.connect(self.uri, storage_options=_options(self.uri))
 
     def _open(self, asset: str, partition: str, version: int | None = None) -> Any:  # noqa: ANN401
         name = table_name(asset, partition)
         try:
-            table = self._connect().open_table(name)
+            table = self._asked(lambda: self._connect().open_table(name))
         except ValueError as error:
             raise KeyError(
                 f"table {name} is not in {self.uri}: materialize {asset} for partition {partition} first"
             ) from error
         if version is not None:
             try:
-                table.checkout(version)
+                with reaching(self.uri):
+                    table.checkout(version)
             except ValueError as error:
                 raise ValueError(
                     f"version {version} of table {name} is gone: materialize what was made from it again"
                 ) from error
         return table
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        """Ask the database something short.
+
+        Raises:
+            ValueError: It answers that there is no such table.
+            UnreachableStoreError: It does not answer.
+        """
+        if not is_address(self.uri):
+            return question()
+        try:
+            return _in_time(question)
+        except Exception as error:  # LanceDB raises all kinds, ValueError among them
+            if _says_that_a_table_is_missing(error):
+                raise
+            raise UnreachableStoreError(trouble_with(self.uri, SETTING, error)) from error
 
     def _query(self, asset: str, partition: str, columns: list[str] | None, version: int | None) -> Any:  # noqa: ANN401
         table = self._open(asset, partition, version)
@@ -250,9 +295,9 @@ class LanceStore(dg.ConfigurableResource):
 class StoredRows:
     """An open table, to read some of its rows at a time; may be used from several threads."""
 
-    def __init__(self, name: str, table: Any) -> None:  # noqa: ANN401
+    def __init__(self, name: str, table: Any, uri: str) -> None:  # noqa: ANN401
         self.name = name
-        self._table = table
+        self._table, self._uri = table, uri
 
     def __len__(self) -> int:
         return int(self._table.count_rows())
@@ -272,7 +317,8 @@ class StoredRows:
         if not count:
             return self.take(np.empty(0, np.int64), columns)
         query = self._table.search().select(check_columns(self._table, columns)).offset(start).limit(count)
-        return self._whole(query.to_arrow(), count)
+        with reaching(self._uri):
+            return self._whole(query.to_arrow(), count)
 
     def take(self, places: np.ndarray, columns: list[str]) -> pa.Table:
         """Read the rows at these places, in this order; a place may repeat."""
@@ -281,7 +327,9 @@ class StoredRows:
             return self._table.search().select(columns).limit(1).to_arrow().slice(0, 0)
         # Lance returns them in the order of the table.
         order = np.argsort(places, kind="stable")
-        found = self._whole(self._table.take_offsets(places[order].tolist()).select(columns).to_arrow(), len(places))
+        query = self._table.take_offsets(places[order].tolist()).select(columns)
+        with reaching(self._uri):
+            found = self._whole(query.to_arrow(), len(places))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return found.take(pa.array(back))
@@ -313,3 +361,44 @@ def check_columns(table: Any, columns: list[str]) -> list[str]:  # noqa: ANN401
 def table_name(asset: str, partition: str) -> str:
     """Name of the Lance table of one partition: `embeddings.crawl-1`, `random_subset.crawl-1.f10`."""
     return f"{asset}.{partition.replace('|', '.')}"
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn what a store at an address does to work that is in order into an `UnreachableStoreError`."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if not is_address(uri) or STORE_FAULT not in str(error):
+            raise
+        raise UnreachableStoreError(trouble_with(uri, SETTING, error)) from error
+
+
+def _options(uri: str) -> dict[str, str] | None:
+    """What LanceDB's client is told beside what it reads from the environment itself, such as AWS_ENDPOINT_URL."""
+    if not is_address(uri):
+        return None
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {**CLIENT, "allow_http": "true"} if plain else CLIENT
+
+
+def _in_time(question: Callable[[], Answer]) -> Answer:
+    """Wait for an answer, but not for ever: a silent endpoint would keep LanceDB's client for many minutes."""
+    future = Future[Answer]()
+
+    def ask() -> None:
+        try:
+            future.set_result(question())
+        except Exception as error:  # it belongs to whoever asked
+            future.set_exception(error)
+
+    # No pool: at its end Python would wait for its threads.
+    Thread(target=ask, daemon=True).start()
+    try:
+        return future.result(ANSWER_SECONDS)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {ANSWER_SECONDS:g} seconds") from error
+
+
+def _says_that_a_table_is_missing(error: Exception) -> bool:
+    return isinstance(error, ValueError) and str(error).startswith("Table '") and str(error).endswith("was not found")

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -31,13 +32,23 @@ class FullDiskError(OSError):
 class Pieces:
     """The finished pieces of something that is being made, each one or more tables under a key.
 
-    It can be sent to other processes, as long as no two of them add the same key.
+    It can be sent to other processes. Of two that add the same key, as after a worker was taken for lost, the first
+    one's piece stays: equal keys mean equal content.
     """
 
     directory: Path
 
+    @property
+    def place(self) -> str:
+        """Directory or address where they are kept; other files of unfinished work may lie there, too."""
+        return str(self.directory)
+
     def __contains__(self, key: str) -> bool:
         return (self.directory / key).is_dir()
+
+    def finished(self, keys: Collection[str]) -> set[str]:
+        """Which of these pieces are there."""
+        return {key for key in keys if key in self}
 
     def add(self, key: str, tables: Mapping[str, pa.RecordBatchReader]) -> None:
         """Keep the tables of a piece: all of them, or none if this process dies on the way.
@@ -47,7 +58,7 @@ class Pieces:
         Raises:
             FullDiskError: There is no room.
         """
-        unfinished = self.directory / f"{key}{UNFINISHED}"
+        unfinished = self.directory / f"{key}.{platform.node()}-{os.getpid()}{UNFINISHED}"
         shutil.rmtree(unfinished, ignore_errors=True)
         with disk_of(self.directory):
             unfinished.mkdir(parents=True)
@@ -58,7 +69,12 @@ class Pieces:
                             writer.write_batch(batch)
                     file.flush()
                     os.fsync(file.fileno())
-            unfinished.rename(self.directory / key)
+            try:
+                unfinished.rename(self.directory / key)
+            except OSError:
+                if key not in self:
+                    raise
+                shutil.rmtree(unfinished)
 
     def batches(self, key: str, table: str) -> Iterator[pa.RecordBatch]:
         """Read a table of a piece as it was added, batch by batch, out of the page cache."""

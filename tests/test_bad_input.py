@@ -133,4 +133,4 @@ def test_an_unknown_fraction_or_crawl(machine):
 def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="compute.device is 'cuda' but torch sees no CUDA device"):
-        Compute(device="cuda").resolved_device()
+        Compute(device="cuda").settled()

@@ -41,10 +41,10 @@ def world(home: Path) -> dict[str, dg.ConfigurableResource]:
 class Machine:
     """A Dagster instance and a world, to materialize assets in."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+    def __init__(self, home: Path, instance: dg.DagsterInstance, **changed: dg.ConfigurableResource) -> None:
         self.home = home
         self.instance = instance
-        self.resources = world(home)
+        self.resources = world(home) | changed
         self.store: LanceStore = self.resources["store"]
         definitions = dg.Definitions(assets=ASSETS, asset_checks=all_checks(), resources=self.resources)
         self._job = definitions.resolve_implicit_global_asset_job_def()

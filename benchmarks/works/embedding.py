@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,11 +14,11 @@ from PIL import Image
 
 from benchmarks.bare_model import BareModel, seconds_of
 from benchmarks.measure import Benchmark, Floor, Line, Measurement, Work, in_words, scaled
-from clipcov_assets.assets.embeddings import ScoredRows, embed_or_reuse
 from clipcov_assets.tables import RAW_PAIRS
+from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.lance_store import LanceStore
-from resources.pieces import Pieces
+from resources.staging import Staging
 
 # Imported where it is used: every benchmark loads this module, and torch would count into the memory of all.
 if TYPE_CHECKING:
@@ -106,14 +105,29 @@ def write_pairs(store: LanceStore, crawl: str, numbers: range, images: Sequence[
 
 def embed(encoder: "PairEncoder", pairs: "StoredPairs", store: LanceStore) -> dict[str, Any]:
     """Embed a crawl into a store as the asset does; return where its embeddings came from."""
-    from clipcov_assets.jobs.ready_embeddings import MADE_WITH
+    from clipcov_assets.jobs.embed_crawl import EmbedCrawl
+    from clipcov_assets.jobs.job import Local, Voice
 
     with tempfile.TemporaryDirectory() as directory:
-        pieces = Pieces(Path(directory))
-        rows, origin = embed_or_reuse(store, encoder, pairs, pieces, workers=WORKERS, report=lambda words: None)
-        width = encoder.clip.model.text_projection.shape[1]
-        store.write("embeddings", pairs.crawl, ScoredRows(rows, pairs, width).reader(), {MADE_WITH: encoder.made_with})
+        job = EmbedCrawl(
+            compute=Compute(workers=WORKERS),
+            crawl=pairs.crawl,
+            version=pairs.version,
+            architecture=encoder.clip.architecture,
+            weights="",
+            proxy="",
+            store=store,
+            staging=Staging(directory=directory),
+            encoder=ClipEncoder(directory=directory),
+        )
+        # The model is in memory already, and its embeddings go to a store of their own: neither is what is measured.
+        vars(job).update(model=encoder, pairs=pairs)
+        origin: dict[str, Any] = job.run(Local(Voice(_nothing, _nothing)))["origin"]
     return origin
+
+
+def _nothing(words: str) -> None:
+    pass
 
 
 def stored_pairs(store: LanceStore, crawl: str, clip: "ClipModel") -> "StoredPairs":

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
@@ -14,13 +13,12 @@ from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import nightly_training, policy_in_words
 from clipcov_assets.core.recipe import Recipe
 from clipcov_assets.partitions import crawls, dimension, fractions_of, partitions_of
-from clipcov_assets.provenance import Input, content_version, latest_input, legible, materialized
+from clipcov_assets.provenance import Input, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, code_version
-from clipcov_assets.subset_pairs import FoundPairs, pairs_of_pool
-from clipcov_assets.tables import CURVE, column_schema
+from clipcov_assets.tables import CURVE, column_schema, trainings_table
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
-from resources.lance_store import LanceStore
+from resources.lance_store import LanceStore, WrittenTable
 from resources.mlflow_tracker import MlflowTracker
 from resources.staging import Staging
 
@@ -63,33 +61,35 @@ class TrainingResources:
     staging: Staging
 
 
-def trainings_table(method: str) -> str:
-    """Name of the table that says how a method's checkpoints were trained, beside their curves."""
-    return f"{method}_trainings"
-
-
 def train_partition(
     context: dg.AssetExecutionContext,
     method: str,
     *,
     fraction: float,
-    pairs: FoundPairs,
+    subset: str | None,
     recipe: Recipe,
     seeds: Sequence[int],
     inputs: list[Input],
     resources: TrainingResources,
 ) -> dg.MaterializeResult:
-    """Train one partition with each seed, and write its curves and what was trained how."""
-    from clipcov_assets.jobs.train import Trainer, Training, curve_rows, training_rows
+    """Train one partition with each seed, on a subset or on the whole pool."""
+    from clipcov_assets.jobs.submit import carry_out
+    from clipcov_assets.jobs.train_checkpoint import TrainCheckpoint
 
     asset, partition, crawl = f"{method}_checkpoint", str(context.partition_key), dimension(context, "crawl")
-    source, store, compute = inputs[0], resources.store, resources.compute
-    training = Training(
-        name=f"{asset}/{partition.replace('|', '/')}",
-        pairs=pairs,
-        dataset=(f"{source.asset}/{source.partition}", source.data_version, store.uri),
+    source = inputs[0]
+    job = TrainCheckpoint(
+        compute=resources.compute,
+        asset=asset,
+        partition=partition,
+        crawl=crawl,
+        method=method,
+        fraction=fraction,
+        subset=subset,
+        dataset=(f"{source.asset}/{source.partition}", source.data_version),
         architecture=SCALE.architecture,
         recipe=recipe,
+        seeds=list(seeds),
         tags={
             "dagster.asset": asset,
             "dagster.partition": partition,
@@ -99,36 +99,27 @@ def train_partition(
             "clipcov.fraction": f"{fraction:g}",
             **{f"data_version.{one.asset}": one.data_version for one in inputs},
         },
-        parent=(crawl, method),
+        store=resources.store,
+        encoder=resources.encoder,
+        tracker=resources.tracker,
+        staging=resources.staging,
     )
-    trainer = Trainer(
-        resources.encoder,
-        resources.tracker,
-        compute,
-        resources.staging,
-        report=context.log.info,
-        warn=context.log.warning,
-    )
-    checkpoints = trainer.train(training, seeds)
-    curves = curve_rows(checkpoints)
-    trainings = training_rows(checkpoints, training, compute, crawl=crawl, method=method, fraction=fraction)
-    written = store.write(asset, partition, curves)
-    store.write(trainings_table(method), partition, trainings)
-    recorded = [one.mlflow_address for one in checkpoints if one.mlflow_address]
+    made = carry_out(context, job)
+    trainings = resources.store.read(trainings_table(method), partition)
     return materialized(
-        written,
-        content_version(*(one.weights.sha256 for one in checkpoints)),
+        WrittenTable(**made["table"]),
+        made["data_version"],
         inputs,
         metadata={
             **_means(trainings),
             "trainings": _shown(trainings),
             "architecture": SCALE.architecture,
             "recipe": dg.MetadataValue.json(json.loads(trainings["recipe"][0].as_py())),
-            "recipe_hash": training.recipe_hash,
+            "recipe_hash": made["recipe_hash"],
             "device": f"{trainings['devices'][0]} x {trainings['device'][0]}, {trainings['precision'][0]}",
-            "sha256": checkpoints[0].weights.sha256,
-            "weights": dg.MetadataValue.path(str(Path(checkpoints[0].weights.path).parents[1])),
-            "mlflow": dg.MetadataValue.url(recorded[0]) if recorded else "MLflow could not be reached",
+            "sha256": made["sha256"],
+            "weights": dg.MetadataValue.path(made["weights"].rsplit("/", 2)[0]),
+            "mlflow": dg.MetadataValue.url(made["mlflow"]) if made["mlflow"] else "MLflow could not be reached",
         },
     )
 
@@ -175,7 +166,7 @@ def partial_checkpoint(
         context,
         PARTIAL,
         fraction=1.0,
-        pairs=pairs_of_pool(store, crawl),
+        subset=None,
         recipe=PARTIAL_RECIPE,
         seeds=[PARTIAL_SEED],
         inputs=[latest_input(context, asset, crawl) for asset in ("pool", "raw_pairs")],
@@ -215,13 +206,12 @@ def checkpoint_asset(method: str) -> dg.AssetsDefinition:
         compute: Compute,
         staging: Staging,
     ) -> dg.MaterializeResult:
-        crawl, partition = dimension(context, "crawl"), context.partition_key
-        uid = store.read(f"{method}_subset", partition, ["uid"])["uid"]
+        partition = str(context.partition_key)
         return train_partition(
             context,
             method,
             fraction=fractions_of(method)[dimension(context, "fraction")],
-            pairs=pairs_of_pool(store, crawl, uid),
+            subset=f"{method}_subset",
             recipe=SCALE.recipe,
             seeds=config.seeds,
             inputs=[latest_input(context, f"{method}_subset", partition)],

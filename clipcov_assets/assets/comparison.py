@@ -10,10 +10,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from clipcov_assets.assets.checkpoints import trainings_table
 from clipcov_assets.assets.groups import SCORECARDS
 from clipcov_assets.assets.road_asset import road_asset
-from clipcov_assets.assets.scorecards import class_recalls_table, groups_table, scores_table
 from clipcov_assets.automation import when_scored
 from clipcov_assets.core.metrics import adjusted_p_values, paired_difference
 from clipcov_assets.core.suite import CLASSIFICATION
@@ -38,8 +36,12 @@ from clipcov_assets.tables import (
     GROUPS,
     SCORES,
     TRAININGS,
+    class_recalls_table,
     column_schema,
+    groups_table,
     schema_of,
+    scores_table,
+    trainings_table,
 )
 from resources.lance_store import LanceStore
 from resources.mlflow_tracker import MlflowTracker

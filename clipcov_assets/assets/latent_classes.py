@@ -71,7 +71,7 @@ def latent_classes(
     proxy = store.metadata("embeddings", crawl)[PROXY_SHA256]
     _same_proxy(crawl, proxy, weights_sha256(clip.model))
     names = _prompts()
-    classes = class_embeddings(clip, names, device=compute.resolved_device())
+    classes = class_embeddings(clip, names, device=compute.here().resolved_device())
     labels = _labels(store, crawl, classes)
     rows = ClassOrder(store, crawl, labels, classes.shape)
     written = store.write("latent_classes", crawl, rows.reader(), {PROXY_SHA256: proxy})

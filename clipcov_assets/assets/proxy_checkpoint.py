@@ -86,7 +86,7 @@ def _trained(
         tags={"dagster.asset": NAME, "dagster.run": context.run.run_id, "data_version.raw_pairs": source.data_version},
     )
     (checkpoint,) = Trainer(
-        encoder, tracker, compute, staging, report=context.log.info, warn=context.log.warning
+        encoder, tracker, compute.here(), staging, report=context.log.info, warn=context.log.warning
     ).train(training, [proxy.seed])
     saved = encoder.save(encoder.load(proxy.architecture, checkpoint.weights.path), NAME)
     return _result(

@@ -8,13 +8,9 @@ from typing import Any
 import dagster as dg
 
 from clipcov_assets.assets.groups import OWNERS
+from clipcov_assets.faults import may_pass, words_of
 from clipcov_assets.partitions import dimensions
-from resources.pieces import InUseError
 
-# What a machine does to work that is in order: a network or a disk that fails, memory that is short, a GPU in trouble.
-MACHINE_FAULTS = (OSError, MemoryError, RuntimeError)
-# What is not there, or is at work already, will be so in a minute, too.
-LASTING = (FileNotFoundError, NotADirectoryError, NotImplementedError, RecursionError, InUseError)
 RETRIES = dg.RetryPolicy(
     max_retries=2,
     delay=float(os.environ.get("CLIPCOV_RETRY_SECONDS", "10")),
@@ -44,24 +40,15 @@ def road_asset(*, stage: str, method: str | None = None, **options: Any) -> Call
                 return function(context, *arguments, **resources)
             except dg.Failure:
                 raise
-            except LASTING as fault:
-                raise _lasting(fault) from fault
-            except MACHINE_FAULTS:
-                raise
             except Exception as fault:
-                raise _lasting(fault) from fault
+                if may_pass(fault):
+                    raise
+                raise dg.Failure(words_of(fault), allow_retries=False) from fault
 
         made: dg.AssetsDefinition = dg.asset(owners=OWNERS, tags=tags, retry_policy=RETRIES, **options)(step)
         return made
 
     return decorate
-
-
-def _lasting(fault: Exception) -> dg.Failure:
-    """A failure that says what the fault said, and is not tried again."""
-    told = isinstance(fault, ValueError | KeyError | OSError | InUseError)
-    words = str(fault.args[0] if isinstance(fault, KeyError) and fault.args else fault)
-    return dg.Failure(words if told else f"{type(fault).__name__}: {words}", allow_retries=False)
 
 
 def _tag_run(context: dg.AssetExecutionContext, method: str | None) -> None:

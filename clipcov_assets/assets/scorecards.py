@@ -6,22 +6,19 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 
-from clipcov_assets.assets.checkpoints import trainings_table
 from clipcov_assets.assets.groups import GPU_POOL, SCORECARDS
 from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import when_trained
-from clipcov_assets.ingest.evaluation_set import EvaluationSet, find_evaluation_sets
 from clipcov_assets.lineage import lineage_metadata
 from clipcov_assets.partitions import dimension, fractions_of, partitions_of
-from clipcov_assets.provenance import content_version, latest_input, legible, materialized
+from clipcov_assets.provenance import latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, code_version
-from clipcov_assets.scoring import MeasuredSet, class_recall_rows, group_rows, measure, score_rows
-from clipcov_assets.tables import PREDICTIONS, column_schema
+from clipcov_assets.tables import PREDICTIONS, column_schema, groups_table, scores_table, trainings_table
 from resources.clip_encoder import ClipEncoder
 from resources.compute import Compute
 from resources.evaluation_suite import EvaluationSuite
 from resources.head_cache import HeadCache
-from resources.lance_store import LanceStore
+from resources.lance_store import LanceStore, WrittenTable
 from resources.mlflow_tracker import MlflowTracker
 from resources.report_shelf import ReportShelf
 
@@ -29,21 +26,6 @@ SCORE_COLUMNS = ("evaluation_set", "metric", "value", "low", "high", "seed_devia
 GROUP_COLUMNS = ("group", "value", "low", "high", "seed_deviation", "reason")
 # Of the trainings behind a scorecard: without them two accuracies cannot be compared.
 CONDITIONS = ("samples_seen", "warmup_share", "max_learning_rate", "epochs", "seconds")
-
-
-def scores_table(method: str) -> str:
-    """Name of the table that holds a method's scores, beside the per-image table of its scorecard."""
-    return f"{method}_scores"
-
-
-def groups_table(method: str) -> str:
-    """Name of the table that holds a method's averages over groups of evaluation sets."""
-    return f"{method}_groups"
-
-
-def class_recalls_table(method: str) -> str:
-    """Name of the table that holds the recall of every class."""
-    return f"{method}_class_recalls"
 
 
 def scorecard_asset(method: str) -> dg.AssetsDefinition:
@@ -80,43 +62,34 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
         heads: HeadCache,
         shelf: ReportShelf,
     ) -> dg.MaterializeResult:
-        from clipcov_assets.jobs.evaluate import predictions_of
+        from clipcov_assets.jobs.score_checkpoint import ScoreCheckpoint
+        from clipcov_assets.jobs.submit import carry_out
 
         partition, crawl = str(context.partition_key), dimension(context, "crawl")
-        fraction = fractions_of(method)[dimension(context, "fraction")]
         trained = latest_input(context, f"{method}_checkpoint", partition)
-        trainings = store.read(trainings_table(method), partition).to_pylist()
-        sets = find_evaluation_sets(suite.folder(), suite.digests)
-        predictions = pa.concat_tables(
-            predictions_of(
-                encoder.load(one["architecture"], one["weights"]),
-                sets,
-                seed=one["seed"],
-                compute=compute,
-                heads=heads,
-                report=context.log.info,
-            )
-            for one in trainings
+        job = ScoreCheckpoint(
+            compute=compute,
+            crawl=crawl,
+            method=method,
+            fraction=fractions_of(method)[dimension(context, "fraction")],
+            partition=partition,
+            seed=SCALE.seed,
+            store=store,
+            encoder=encoder,
+            suite=suite,
+            heads=heads,
         )
-        measured = measure(predictions, sets, seed=SCALE.seed)
-        scores = score_rows(measured, crawl=crawl, method=method, fraction=fraction, pairs=trainings[0]["pairs"])
-        groups = group_rows(measured, crawl=crawl, method=method, fraction=fraction)
-        recalls = class_recall_rows(measured, crawl=crawl, method=method, fraction=fraction)
-        written = store.write(f"{method}_scorecard", partition, predictions)
-        for table, rows in (
-            (scores_table(method), scores),
-            (groups_table(method), groups),
-            (class_recalls_table(method), recalls),
-        ):
-            store.write(table, partition, rows)
-        for place, one in enumerate(trainings):
+        made = carry_out(context, job)
+        scores, groups = (store.read(name(method), partition) for name in (scores_table, groups_table))
+        trainings = store.read(trainings_table(method), partition).to_pylist()
+        for one, values in zip(trainings, made["values"], strict=True):
             with tracker.reopen(one["mlflow_run_id"], report=context.log.warning) as run:
-                run.log_metrics(_values(measured, place), step=one["samples_seen"])
+                run.log_metrics(values, step=one["samples_seen"])
                 run.log_text(pl.DataFrame(scores).write_csv(), "scorecard/scores.csv")
                 run.log_text(pl.DataFrame(groups).write_csv(), "scorecard/groups.csv")
         return materialized(
-            written,
-            content_version(predictions, scores),
+            WrittenTable(**made["table"]),
+            made["data_version"],
             inputs=(trained,),
             metadata={
                 "scorecard": _shown(scores, SCORE_COLUMNS),
@@ -126,11 +99,11 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
                     for row in scores.to_pylist()
                     if row["is_main"]
                 },
-                "images": sum(map(len, sets)),
+                "images": made["images"],
                 "seeds": len(trainings),
                 **{name: trained.metadata[name] for name in CONDITIONS},
-                **{f"sha256/{one.name}": one.sha256 for one in sets},
-                **{f"prompts/{one.name}": _prompts_in_words(one) for one in sets},
+                **{f"sha256/{name}": digest for name, digest in made["sha256"].items()},
+                **{f"prompts/{name}": words for name, words in made["prompts"].items()},
                 "mlflow": trained.metadata["mlflow"],
                 **lineage_metadata(context.instance, store, f"{method}_scorecard", partition, [trained]),
                 "comparison": dg.MetadataValue.url(shelf.address("comparison.html")),
@@ -138,21 +111,6 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
         )
 
     return scorecard
-
-
-def _values(measured: Sequence[MeasuredSet], place: int) -> dict[str, float]:
-    """The metrics of one of the seeds."""
-    return {
-        f"{one.evaluation_set.name}/{name}": float(found.of_seeds[place])
-        for one in measured
-        for name, found in one.metrics.items()
-    }
-
-
-def _prompts_in_words(one: EvaluationSet) -> str:
-    if one.other_prompts:
-        return "other class names or templates than the published ones: not comparable with others' numbers"
-    return "as published" if one.known and one.known.prompts_sha256 else "of one's own"
 
 
 def _shown(rows: pa.Table, columns: Sequence[str]) -> dg.TableMetadataValue:

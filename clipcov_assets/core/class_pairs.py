@@ -1,12 +1,12 @@
 """The pairs of one latent class, all that a greedy needs at a time: a pool enters, class after class leaves."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from clipcov_assets.core.cores import core_count
 from clipcov_assets.core.pool import Array, Pool, rows_by_class
 from clipcov_assets.core.similarity import side_by_side
 
@@ -57,7 +57,7 @@ def class_loader(pool: Pool, chosen: Array | None = None) -> tuple[list[list[int
 
 def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the function's results as they come, with one item in work on each core and none waiting in memory."""
-    cores, left = os.cpu_count() or 1, iter(items)
+    cores, left = core_count(), iter(items)
     with ThreadPoolExecutor(cores) as executor:
         working: set[Future[Result]] = set()
         while True:

@@ -15,7 +15,6 @@ to the host: one matrix crosses over in place of a launch a pick.
 Import this module where it is used: torch and numba take a while to load.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence as pad
 
+from clipcov_assets.core.cores import core_count
 from clipcov_assets.core.kernels import compiled
 from clipcov_assets.core.paper import paper_order
 from clipcov_assets.core.pool import Array
@@ -197,7 +197,7 @@ def batch_orders(
     orders = [(np.empty(n, np.int64), np.empty(n)) for n in sizes]
     ranked = [0] * len(sizes)
     classes = np.arange(len(sizes))  # of those still in the batch
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
+    with ThreadPoolExecutor(core_count()) as executor:
         while classes.size:
             candidates = Candidates.of(batch)
             leader = to_host(candidates.row)
@@ -374,7 +374,7 @@ def rank_candidates(candidates: Candidates, head: Array, twin: Array, executor: 
     shape = head.shape
     picks = Picks(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -np.inf), np.zeros(shape, bool))
     arrays = [to_host(getattr(candidates, name)) for name in ("similarity", "base", "sums", "penalty")]
-    share = -(-len(head) // (os.cpu_count() or 1))
+    share = -(-len(head) // core_count())
 
     def rank(first: int) -> None:
         some = slice(first, first + share)

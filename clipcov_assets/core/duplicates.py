@@ -5,7 +5,6 @@ speed is the library's and the bits are `dot`'s: they depend on the two rows alo
 library, or the number of cores. Import this module where it is used: numba takes a while to load.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,6 +13,7 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from clipcov_assets.core.cores import core_count
 from clipcov_assets.core.kernels import compiled, dot, equal_to_next, readable, squared_lengths
 from clipcov_assets.core.pool import Array
 
@@ -27,7 +27,7 @@ def on_single_cores(function: Callable[[Item], None], items: Iterable[Item]) -> 
     alone = faiss.omp_set_num_threads
     with (
         threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(os.cpu_count(), initializer=alone, initargs=(1,)) as executor,
+        ThreadPoolExecutor(core_count(), initializer=alone, initargs=(1,)) as executor,
     ):
         for _ in executor.map(function, items):
             pass

@@ -8,7 +8,6 @@ from clipcov_assets.definitions import resources
 from clipcov_assets.export.subset_files import FORMATS
 from clipcov_assets.export.subset_files.export_format import ExportOptions
 from clipcov_assets.jobs.export import export_subset, materialized_subsets
-from resources.export_shelf import ExportShelf
 from resources.pieces import InUseError
 
 
@@ -20,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         for asset, partition in materialized_subsets(world["store"]):
             print(f'{asset} "{partition}"')
         return 0
-    exports = ExportShelf(directory=options.to) if options.to else world["exports"]
+    exports = world["exports"].model_copy(update={"directory": options.to}) if options.to else world["exports"]
     try:
         finished = export_subset(
             world["store"],
@@ -57,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--format", action="append", metavar="FORMAT", help="may be given several times; parquet by default"
     )
-    command.add_argument("--to", metavar="DIR", help="directory of exports; CLIPCOV_EXPORTS or var/exports by default")
+    command.add_argument(
+        "--to", metavar="DIR", help="directory or address of exports; CLIPCOV_EXPORTS or var/exports by default"
+    )
     command.add_argument(
         "--pairs-per-shard", type=int, default=ExportOptions.pairs_per_shard, help="most pairs of a webdataset shard"
     )

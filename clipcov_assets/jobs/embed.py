@@ -6,7 +6,7 @@ pairs are divided into pieces, and pieces into batches, depends on nothing that 
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,7 +47,7 @@ ENCODING_VERSION = "1"  # embeddings that another version of this encoding has m
 PIECE_PAIRS = 4_096
 # What a worker hands over at a time: enough to make reading cheap, little enough for small shared memory.
 ITEM_BYTES, MOST_ITEM_PAIRS = 8 * 2**20, 512
-MOST_THREADS = 8  # each needs memory for a batch
+MOST_THREADS = 64  # each needs memory for a batch
 PAIRS_WORTH_WORKERS = 8_192  # fewer are decoded here before workers have started, which takes seconds
 
 
@@ -60,7 +60,7 @@ class PairEncoder:
         device: Such as `cpu` or `cuda`.
         precision: `float32`, `bfloat16` or `float16`.
         batch_size: Pairs at a time.
-        threads: Among which a batch is divided; each computes on its own share of the cores.
+        threads: That compute at once, each on a batch of its own and on one core: so no bit depends on their number.
     """
 
     clip: ClipModel
@@ -143,53 +143,66 @@ class StoredPairs:
         return len(self.rows)
 
 
-def embed_places(
+def missing_pieces(
+    encoder: PairEncoder, places: np.ndarray, content: pa.ChunkedArray, pieces: Pieces, *, report: Callable[[str], None]
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Divide some pairs of a crawl into pieces, and remove what was kept of others.
+
+    Args:
+        encoder: The model.
+        places: (m,) which pairs, ascending.
+        content: (m,) what each of them is, 16 bytes.
+        pieces: Where finished pieces are kept; those of other pairs or another encoder are removed.
+        report: Takes a sentence where a run that was broken off left some.
+
+    Returns:
+        The keys of all pieces, in the order of the places, and the places of those that are not finished.
+    """
+    keys = [_key(encoder, content.slice(start, PIECE_PAIRS)) for start in range(0, len(places), PIECE_PAIRS)]
+    pieces.keep(keys)
+    found = pieces.finished(keys)
+    # Two pieces of equal content are one.
+    missing = {key: part for key, part in zip(keys, _split(places, PIECE_PAIRS), strict=True) if key not in found}
+    if found:
+        left = sum(map(len, missing.values()))
+        report(f"{len(places) - left:,} of {len(places):,} pairs had been embedded by a run that was broken off")
+    return keys, missing
+
+
+def embed_pieces(
     encoder: PairEncoder,
     pairs: StoredPairs,
-    places: np.ndarray,
-    content: pa.ChunkedArray,
+    wanted: Mapping[str, np.ndarray],
     pieces: Pieces,
     *,
     workers: int,
     report: Callable[[str], None],
-) -> list[str]:
-    """Embed some pairs of a crawl, a piece at a time; finished pieces are not made again.
+) -> Iterator[str]:
+    """Embed pieces of a crawl, and yield the key of each when it is kept.
 
     Args:
         encoder: The model.
         pairs: All pairs of the crawl.
-        places: (m,) which of them, ascending.
-        content: (m,) what each of them is, 16 bytes.
-        pieces: Where finished pieces are kept; those of other pairs or another encoder are removed.
+        wanted: Keys of the pieces, and the places of their pairs.
+        pieces: Where finished ones are kept.
         workers: Processes that read and decode, where it is worth starting them.
         report: Takes a sentence on the progress now and then.
-
-    Returns:
-        The keys of the pieces, in the order of the places.
 
     Raises:
         ValueError: A pair has no image, or one that cannot be decoded; the message names its uid.
     """
-    starts = range(0, len(places), PIECE_PAIRS)
-    keys = [_key(encoder, content.slice(start, PIECE_PAIRS)) for start in starts]
-    pieces.keep(keys)
-    found = {key for key in keys if key in pieces}
-    # Two pieces of equal content are one.
-    pending = {key: part for key, part in zip(keys, _split(places, PIECE_PAIRS), strict=True) if key not in found}
-    left = sum(map(len, pending.values()))
-    if found:
-        report(f"{len(places) - left:,} of {len(places):,} pairs had been embedded by a run that was broken off")
-    progress = Progress(left, "pairs", report)
-    units = {key: list(units_of(encoder, part)) for key, part in pending.items()}
+    left = sum(map(len, wanted.values()))
+    units = {key: list(units_of(encoder, part)) for key, part in wanted.items()}
     items = [item for piece in units.values() for unit in piece for item in unit]
     workers = workers if left >= PAIRS_WORTH_WORKERS else 0
     prepared = prepare_items(pairs, items, workers=workers, pin=encoder.device != "cpu")
     parts = ([next(prepared) for _ in unit] for piece in units.values() for unit in piece)
+    progress = Progress(left, "pairs", report)
     embedded = counted(in_threads(encoder.embed, parts, threads=encoder.threads), progress, lambda rows: len(rows[0]))
     for key, piece in units.items():
         # The threads go on while a piece is written.
         pieces.add(key, {"rows": _piece_rows(list(islice(embedded, len(piece))))})
-    return keys
+        yield key
 
 
 def piece_rows(pieces: Pieces, keys: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -201,19 +214,18 @@ def piece_rows(pieces: Pieces, keys: Sequence[str]) -> Iterator[tuple[np.ndarray
 
 def _key(encoder: PairEncoder, content: pa.ChunkedArray) -> str:
     """Digest of all that the embeddings of a piece depend on, to the last bit."""
-    run = f"{encoder.made_with} {encoder.device} {encoder.batch_size} {encoder.threads}"
+    run = f"{encoder.made_with} {encoder.device} {encoder.batch_size}"
     digest = hashlib.blake2b(run.encode(), digest_size=16)
     digest.update(b"".join(content.to_pylist()))
     return digest.hexdigest()
 
 
 def units_of(encoder: PairEncoder, places: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield the places that a thread embeds at a time, in the items that a worker hands over at a time."""
+    """Yield the batches of places that a thread embeds, each in the items that a worker hands over at a time."""
     height, width = image_size(encoder.clip)
     item = min(max(ITEM_BYTES // (3 * height * width), 1), MOST_ITEM_PAIRS)
     for batch in _split(places, encoder.batch_size):
-        for unit in np.array_split(batch, min(encoder.threads, len(batch))):
-            yield _split(unit, item)
+        yield _split(batch, item)
 
 
 def _split(places: np.ndarray, size: int) -> list[np.ndarray]:
@@ -250,12 +262,12 @@ def in_threads(function: Callable[[Unit], Result], units: Iterable[Unit], *, thr
     Args:
         function: Runs the model.
         units: Read a few ahead of what has been yielded.
-        threads: Each computes on its own share of the cores.
+        threads: With several, each computes on one core.
     """
     import torch
 
     cores = torch.get_num_threads()
-    share = max(1, cores // threads)
+    share = cores if threads == 1 else 1
     executor = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(share,))
     futures: deque[Future[Result]] = deque()
     try:

@@ -58,7 +58,20 @@ def predictions_of(
     heads: HeadCache,
     report: Report,
 ) -> pa.Table:
-    """Evaluate a model on classification and retrieval sets.
+    """Evaluate a model on sets, and return the predictions of all of them in one table; see `predictions_by_set`."""
+    return pa.concat_tables(predictions_by_set(clip, sets, seed=seed, compute=compute, heads=heads, report=report))
+
+
+def predictions_by_set(
+    clip: ClipModel,
+    sets: Sequence[EvaluationSet],
+    *,
+    seed: int,
+    compute: Compute,
+    heads: HeadCache,
+    report: Report,
+) -> Iterator[pa.Table]:
+    """Evaluate a model on classification and retrieval sets, and yield the predictions of one after the other.
 
     Args:
         clip: The model.
@@ -69,7 +82,7 @@ def predictions_of(
         report: Takes a sentence on the progress now and then.
 
     Returns:
-        The columns PREDICTIONS, sorted by name of the set and then as in the set; of a retrieval set the images come
+        The columns PREDICTIONS of each set, sorted by its name, as in the set; of a retrieval set the images come
         before the captions.
 
     Raises:
@@ -88,11 +101,9 @@ def predictions_of(
     ]
     units = [list(units_of(encoder, np.arange(len(one)))) for one in ordered]
     images = _images(encoder, ordered, units, compute.resolved_workers(), report)
-    return pa.concat_tables(
-        _table(found, one.name, seed)
-        for one, task, text, own in zip(ordered, tasks, texts, units, strict=True)
-        for found in task.predictions(islice(images, len(own)), text)
-    )
+    for one, task, text, own in zip(ordered, tasks, texts, units, strict=True):
+        found = task.predictions(islice(images, len(own)), text)
+        yield pa.concat_tables(_table(part, one.name, seed) for part in found)
 
 
 def head(encoder: PairEncoder, prompts: Prompts, heads: HeadCache, report: Report) -> np.ndarray:
@@ -129,7 +140,7 @@ def _captions(encoder: PairEncoder, one: EvaluationSet, report: Report) -> np.nd
     """Unit rows (m, d) float32 of all captions, those of the first image first."""
     named = [(_place(one, place), caption) for place, captions in enumerate(one.captions or ()) for caption in captions]
     prepare = preparation(encoder.clip)
-    units = map(prepare.tokens, batches(named, max(1, encoder.batch_size // encoder.threads)))
+    units = map(prepare.tokens, batches(named, encoder.batch_size))
     rows = in_threads(
         lambda tokens: text_rows(encoder.clip, tokens, device=encoder.device), units, threads=encoder.threads
     )

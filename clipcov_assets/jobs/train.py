@@ -20,8 +20,10 @@ from clipcov_assets.subset_pairs import FoundPairs
 from clipcov_assets.tables import CURVE, TRAININGS
 from resources.clip_encoder import ClipEncoder, SavedWeights
 from resources.compute import Compute
+from resources.mirror import Address, is_address
 from resources.mlflow_tracker import MlflowTracker
-from resources.pieces import disk_of
+from resources.pieces import Pieces, disk_of
+from resources.shared_pieces import SETTING
 from resources.staging import Staging
 from resources.tracked_run import TrackedRun
 
@@ -71,20 +73,24 @@ class StateFile:
     """The newest state of one training, in a file.
 
     Attributes:
-        path: Where it is kept.
+        path: Where it is written on this machine.
         every_samples: Samples between two states.
+        place: Directory or address where it is kept, under the name of the path.
     """
 
     path: Path
     every_samples: int
+    place: str
 
     def load(self) -> dict[str, Any] | None:
         """Return the state, None where there is none."""
         import torch
 
-        if not self.path.exists():
+        kept = Address.at(self.place, SETTING)
+        if self.path.name not in kept.names():
             return None
-        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        with kept.file(self.path.name) as file:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         return state
 
     def save(self, state: dict[str, Any]) -> None:
@@ -94,7 +100,7 @@ class StateFile:
         unfinished = self.path.with_suffix(".unfinished")
         with disk_of(self.path):
             torch.save(state, unfinished)
-            unfinished.replace(self.path)
+        Address.at(self.place, SETTING).put(self.path.name, unfinished)
 
 
 @dataclass(frozen=True)
@@ -129,34 +135,36 @@ class Trainer:
             InUseError: Another run trains this checkpoint.
         """
         asset, _, partition = training.name.partition("/")
-        with self.staging.pieces(asset, partition.replace("/", ".") or "all") as pieces:
-            kept = {seed: pieces.directory / self._identity(training, seed) for seed in seeds}
-            self._abandon_others(pieces.directory, {path.name for path in kept.values()})
-            trained = [self._train_or_take(training, seed, kept[seed]) for seed in seeds]
+        with self.staging.pieces(asset, partition.replace("/", ".") or "all", shared=True) as pieces:
+            kept = {seed: self._identity(training, seed) for seed in seeds}
+            self._abandon_others(_files(pieces), set(kept.values()))
+            trained = [self._train_or_take(training, seed, pieces, kept[seed]) for seed in seeds]
         self.encoder.keep_seeds(training.name, seeds)
         return trained
 
-    def _train_or_take(self, training: Training, seed: int, kept: Path) -> TrainedCheckpoint:
+    def _train_or_take(self, training: Training, seed: int, pieces: Pieces, kept: str) -> TrainedCheckpoint:
         """Train with a seed, unless a run that was broken off while it trained another seed has done it."""
-        done = kept.with_suffix(".done")
-        if done.exists():
-            return _from_json(done.read_text())
-        noted = kept.with_suffix(".mlflow")
-        earlier = noted.read_text() if noted.exists() else None
+        files = _files(pieces)
+        there = files.names()
+        done, noted = f"{kept}.done", f"{kept}.mlflow"
+        if done in there:
+            return _from_json(files.read(done).decode())
+        earlier = files.read(noted).decode() if noted in there else None
         tags = {**training.tags, "clipcov.seed": str(seed)}
         name = f"{training.name}/seed-{seed}"
         with self.tracker.run(name, tags, parent=training.parent, earlier=earlier, report=self.warn) as run:
-            weights, summary, steps = self._train(training, seed, kept, run)
+            weights, summary, steps = self._train(training, seed, pieces, kept, run)
         # Only now it is known whether MLflow has the run.
         checkpoint = TrainedCheckpoint(seed, weights, tuple(steps), summary, run.run_id, run.address)
-        done.write_text(json.dumps(asdict(checkpoint)))
-        kept.with_suffix(".state").unlink(missing_ok=True)
+        files.write(done, json.dumps(asdict(checkpoint)).encode())
+        files.remove(f"{kept}.state")
         return checkpoint
 
     def _train(
-        self, training: Training, seed: int, kept: Path, run: TrackedRun
+        self, training: Training, seed: int, pieces: Pieces, kept: str, run: TrackedRun
     ) -> tuple[SavedWeights, TrainingSummary, list[TrainingStep]]:
-        work = self._work(training, seed, kept.with_suffix(".state"))
+        state = StateFile(pieces.directory / f"{kept}.state", self.compute.savepoint_samples, pieces.place)
+        work = self._work(training, seed, state)
         _describe(run, training, work)
         progress = Progress(Schedule.of(training.recipe, len(training.pairs)).samples_seen, "samples", self.report)
         steps: list[TrainingStep] = []
@@ -169,7 +177,7 @@ class Trainer:
             run.log_curve([(step.samples_seen, _measures(step))])
             if run.run_id not in (None, noted):  # MLflow may open it late, or have lost the earlier one
                 noted = run.run_id
-                kept.with_suffix(".mlflow").write_text(str(noted))
+                _files(pieces).write(f"{kept}.mlflow", str(noted).encode())
 
         clip, devices = create_clip(training.architecture, seed=seed), self.compute.resolved_devices()
         summary = work.train(clip, on_step) if devices == 1 else _train_on(devices, work, clip, on_step)
@@ -177,17 +185,18 @@ class Trainer:
         run.log_parameters({"weights": weights.path, "weights_sha256": weights.sha256})
         totals = {"samples_seen": summary.samples_seen, "final_loss": summary.loss, "training_seconds": summary.seconds}
         run.log_metrics(totals, step=summary.samples_seen)
-        run.log_artifact(weights.path, "checkpoint")
+        if not is_address(weights.path):  # what lies at an address is named, and not uploaded once more
+            run.log_artifact(weights.path, "checkpoint")
         return weights, summary, steps
 
-    def _work(self, training: Training, seed: int, state: Path) -> "_Work":
+    def _work(self, training: Training, seed: int, state: StateFile) -> "_Work":
         compute = self.compute
         return _Work(
             training.pairs,
             training.recipe,
             compute.execution(),
             seed,
-            StateFile(state, compute.savepoint_samples),
+            state,
             workers=compute.resolved_workers() // compute.resolved_devices(),
             cache_bytes=compute.image_cache_bytes,
         )
@@ -198,13 +207,20 @@ class Trainer:
         parts = (training.recipe_hash, seed, self.compute.execution(), devices, training.pairs.digest)
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
-    def _abandon_others(self, directory: Path, kept: set[str]) -> None:
+    def _abandon_others(self, files: Address, kept: set[str]) -> None:
         """Remove what other trainings of this checkpoint left when they were broken off."""
-        for path in directory.iterdir():
-            if path.stem not in kept:
-                if path.suffix == ".mlflow" and not path.with_suffix(".done").exists():
-                    self.tracker.abandon(path.read_text(), report=self.warn)
-                path.unlink()
+        there = files.names()
+        for name in there:
+            training, _, kind = name.rpartition(".")
+            if training not in kept:
+                if kind == "mlflow" and f"{training}.done" not in there:
+                    self.tracker.abandon(files.read(name).decode(), report=self.warn)
+                files.remove(name)
+
+
+def _files(pieces: Pieces) -> Address:
+    """Where the files of unfinished trainings are kept."""
+    return Address.at(pieces.place, SETTING)
 
 
 def curve_rows(checkpoints: Sequence[TrainedCheckpoint]) -> pa.Table:

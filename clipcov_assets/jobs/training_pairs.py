@@ -170,7 +170,7 @@ def clip_scores_of(encoder: PairEncoder, pairs: TrainingPairs) -> NDArray[np.flo
         text = text_rows(encoder.clip, tokens, device=device, precision=precision)
         return rows, clip_scores(image.cpu().numpy(), text.cpu().numpy())
 
-    batches = pairs.once(max(1, encoder.batch_size // encoder.threads))
+    batches = pairs.once(encoder.batch_size)
     for rows, found in in_threads(scored, batches, threads=encoder.threads):
         scores[rows] = found
     return scores

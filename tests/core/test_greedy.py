@@ -1,4 +1,3 @@
-import os
 import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -153,7 +152,7 @@ def test_a_device_ranks_as_the_cores_do(pools: SimpleNamespace) -> None:
 def test_a_class_is_loaded_only_when_a_core_is_free_for_it(
     pools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     pool = pools.random(8, [30] * 40)
     classes, load = class_loader(pool)
     alive: list[weakref.ref] = []

@@ -12,7 +12,7 @@ from clipcov_assets.core.clip_model import create_clip
 from clipcov_assets.core.encoding import encode_captions, encode_images, preparation
 from clipcov_assets.core.similarity import clip_scores
 from clipcov_assets.jobs import embed
-from clipcov_assets.jobs.embed import PairEncoder, StoredPairs, embed_places, piece_rows
+from clipcov_assets.jobs.embed import PairEncoder, StoredPairs, embed_pieces, missing_pieces, piece_rows
 from clipcov_assets.jobs.ready_embeddings import MADE_WITH, delivered_embeddings, find_known, in_order, spot_check
 from clipcov_assets.pool_tables import list_column
 from clipcov_assets.tables import delivered_embeddings_schema, embeddings_schema
@@ -83,7 +83,8 @@ def embedded(model, pairs, pieces, places=None, *, workers=0, said=None):
     places = np.arange(len(pairs)) if places is None else places
     kept = pairs.rows.take(places, ["content"])["content"]
     report = [].append if said is None else said.append
-    keys = embed_places(model, pairs, places, kept, pieces, workers=workers, report=report)
+    keys, missing = missing_pieces(model, places, kept, pieces, report=report)
+    assert list(embed_pieces(model, pairs, missing, pieces, workers=workers, report=report)) == list(missing)
     return tuple(np.concatenate(rows) for rows in zip(*piece_rows(pieces, keys), strict=True))
 
 
@@ -106,13 +107,16 @@ def test_a_crawl_is_embedded_as_its_pairs_in_memory_are(store, pieces):
     assert model.batches == [8, 8, 4, 8, 8, 4, 8, 2]
 
 
-def test_threads_share_a_batch_and_leave_no_trace(store, pieces):
-    pairs, model, threads = store_pairs(store, range(30)), encoder(threads=3), torch.get_num_threads()
-    rows = embedded(model, pairs, pieces)
-    assert sorted(model.batches) == [1] * 4 + [2] * 4 + [3] * 6
-    ours = embedded_at_once(model.clip, store.read("raw_pairs", CRAWL))
-    for one, other in zip(rows, ours, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-3)
+def test_embeddings_depend_on_no_number_of_threads_to_the_last_bit(store, pieces, tmp_path):
+    pairs, threads = store_pairs(store, range(30)), torch.get_num_threads()
+    alone, three = encoder(), encoder(threads=3)
+    torch.set_num_threads(1)
+    expected = embedded(alone, pairs, pieces)
+    torch.set_num_threads(threads)
+    (tmp_path / "others").mkdir()
+    rows = embedded(three, pairs, Pieces(tmp_path / "others"))
+    assert sorted(three.batches) == sorted(alone.batches)
+    assert all(np.array_equal(one, other) for one, other in zip(rows, expected, strict=True))
     assert torch.get_num_threads() == threads
 
 
@@ -138,7 +142,7 @@ def test_a_broken_off_run_goes_on_and_ends_as_an_undisturbed_one(store, pieces, 
     assert all(np.array_equal(one, other) for one, other in zip(disturbed, quiet, strict=True))
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 16}, {"threads": 2}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 16}, {"precision": "bfloat16"}])
 def test_pieces_of_another_encoder_are_not_used(store, pieces, change):
     pairs = store_pairs(store, range(20))
     embedded(encoder(), pairs, pieces)

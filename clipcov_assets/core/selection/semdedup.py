@@ -1,11 +1,11 @@
 """SemDeDup: image embeddings enter, pairs from the most novel to the most duplicated leave."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipcov_assets.core.cores import core_count
 from clipcov_assets.core.pool import Array, Pool
 from clipcov_assets.core.ranking import Ranking, check_budget, ranking_from_scores
 
@@ -40,11 +40,26 @@ def rank_by_semdedup(pool: Pool, budget: int, *, seed: int = 0, n_clusters: int 
     """
     check_budget(budget, len(pool))
     (images,) = pool.require("image_embeddings", method="semdedup")
+    cluster, centrality = clusters_of(pool, seed=seed, n_clusters=n_clusters)
+    largest, partner = duplication(images, pool.uid_rank, cluster, centrality)
+    return rank_by_duplication(pool, budget, largest, partner)
+
+
+def clusters_of(pool: Pool, *, seed: int = 0, n_clusters: int | None = None) -> tuple[Array, Array]:
+    """Return the (n,) cluster of each pair's image and its (n,) similarity to the centroid; see `rank_by_semdedup`.
+
+    Raises:
+        ValueError: `n_clusters` out of range, or a missing column.
+    """
+    (images,) = pool.require("image_embeddings", method="semdedup")
     n_clusters = max(1, round(len(pool) ** 0.5)) if n_clusters is None else n_clusters
     if not 1 <= n_clusters <= len(pool):
         raise ValueError(f"n_clusters is {n_clusters}: it must be from 1 to the pool's {len(pool)} pairs")
-    cluster, centrality = spherical_kmeans(images, pool.by_uid, n_clusters, seed=seed)
-    largest, partner = duplication(images, pool.uid_rank, cluster, centrality)
+    return spherical_kmeans(images, pool.by_uid, n_clusters, seed=seed)
+
+
+def rank_by_duplication(pool: Pool, budget: int, largest: Array, partner: Array) -> Ranking:
+    """Rank pairs by what `duplication` found of them, the least duplicated first; ties go to the smaller uid."""
     return ranking_from_scores(pool.uid_rank, -largest, budget, reasons={"partner": partner})
 
 
@@ -70,6 +85,8 @@ def epsilon_curve(gains: Array, *, epsilons: Sequence[float] = EPSILONS) -> NDAr
 
 def duplication(images: Array, uid_rank: Array, cluster: Array, centrality: Array) -> tuple[Array, Array]:
     """Return the largest similarity of each image to an earlier one of its cluster, at least 0, and that image.
+
+    Clusters do not interact, so this may be called with all rows of some of them: the similarities are the same.
 
     Args:
         images: (n, d) unit rows, float16 or float32.
@@ -142,7 +159,7 @@ def cluster_sums(images: Array, order: Array, cluster: Array, n_clusters: int) -
         mine = order[(of_order >= clusters[0]) & (of_order <= clusters[-1])]
         kernels.add_rows(sums, rows, cluster, mine)
 
-    cores = min(os.cpu_count() or 1, n_clusters)
+    cores = min(core_count(), n_clusters)
     on_single_cores(add, np.array_split(np.arange(n_clusters), cores))
     return sums
 

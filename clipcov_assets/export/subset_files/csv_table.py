@@ -91,7 +91,7 @@ def _paths(export: UnfinishedExport, n: int) -> Iterator[str]:
     for place in range(0, n, FOLDER_PAIRS):
         folder = _folder(place)
         for name in export.names(folder):
-            yield str(export.directory / folder / name)
+            yield f"{export.directory}/{folder}/{name}"
 
 
 def _lines(paths: Iterator[str], captions: list[str]) -> bytes:
@@ -101,7 +101,7 @@ def _lines(paths: Iterator[str], captions: list[str]) -> bytes:
     return lines.getvalue().encode()
 
 
-def _plan(pairs: ChosenPairs, options: ExportOptions, directory: Path) -> dict[str, Any]:
+def _plan(pairs: ChosenPairs, options: ExportOptions, directory: Path | str) -> dict[str, Any]:
     return {"paths_begin_with": str(directory)}
 
 

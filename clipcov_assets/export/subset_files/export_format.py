@@ -63,7 +63,7 @@ def _nothing_in_the_way(pairs: ChosenPairs) -> None:
     return None
 
 
-def _nothing_to_plan(pairs: ChosenPairs, options: ExportOptions, directory: Path) -> dict[str, Any]:
+def _nothing_to_plan(pairs: ChosenPairs, options: ExportOptions, directory: Path | str) -> dict[str, Any]:
     return {}
 
 
@@ -86,7 +86,7 @@ class ExportFormat:
     version: int
     write: Write
     obstacle: Callable[[ChosenPairs], str | None] = _nothing_in_the_way
-    plan: Callable[[ChosenPairs, ExportOptions, Path], Mapping[str, Any]] = _nothing_to_plan
+    plan: Callable[[ChosenPairs, ExportOptions, Path | str], Mapping[str, Any]] = _nothing_to_plan
 
 
 def images_missing(pairs: ChosenPairs) -> str | None:

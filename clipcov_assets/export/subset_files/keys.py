@@ -45,7 +45,7 @@ def _rows(pairs: ChosenPairs, order: np.ndarray) -> Iterator[pa.Table]:
         yield pa.table([(places if name in PLACE else names)[name] for name in COLUMNS.names], schema=COLUMNS)
 
 
-def _plan(pairs: ChosenPairs, options: ExportOptions, directory: Path) -> dict[str, Any]:
+def _plan(pairs: ChosenPairs, options: ExportOptions, directory: Path | str) -> dict[str, Any]:
     digest, without_key = hashlib.sha256(), 0
     for places in pairs.stream(pairs.in_order_of_delivery(), PLACE):
         digest.update(repr(places.to_pydict()).encode())

@@ -138,7 +138,7 @@ def _member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
     return header, content, bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
-def _plan(pairs: ChosenPairs, options: ExportOptions, directory: Path) -> dict[str, Any]:
+def _plan(pairs: ChosenPairs, options: ExportOptions, directory: Path | str) -> dict[str, Any]:
     return {"pairs_per_shard": options.pairs_per_shard}
 
 

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import dagster as dg
+from pydantic import ValidationError
 
 from clipcov_assets.assets.checkpoints import checkpoint_asset, partial_checkpoint
 from clipcov_assets.assets.combined_subsets import combined_subset_asset
@@ -82,13 +83,17 @@ def resources() -> dict[str, Any]:
             dagster_ui=os.environ.get("CLIPCOV_DAGSTER_UI", "http://127.0.0.1:3000"),
             pages=os.environ.get("CLIPCOV_PAGES_UI", "http://127.0.0.1:3001"),
         ),
-        "compute": Compute(**_backend()),
+        "compute": _compute(),
         "alerts": Alerts(file=str(made / "alerts.log"), webhook=os.environ.get("CLIPCOV_ALERT_WEBHOOK", "")),
     }
 
 
-def _backend() -> dict[str, Any]:
-    """Where the dear work is done."""
+def _compute() -> Compute:
+    """Where the dear work is done.
+
+    Raises:
+        ValueError: A variable that says nothing; the message names it.
+    """
     names = {
         "backend": "CLIPCOV_COMPUTE",
         "ray_address": "CLIPCOV_RAY_ADDRESS",
@@ -97,7 +102,13 @@ def _backend() -> dict[str, Any]:
         "ray_patience": "CLIPCOV_RAY_PATIENCE",
         "ray_job": "CLIPCOV_RAY_JOB",
     }
-    return {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
+    told: dict[str, Any] = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
+    try:
+        return Compute(**told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        raise ValueError(f"{names[field]} is {told[field]!r}: {first['msg']}") from error
 
 
 @dg.definitions

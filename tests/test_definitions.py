@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from clipcov_assets.assets.pool import CRAWL_CHECKS
-from clipcov_assets.definitions import defs
+from clipcov_assets.definitions import defs, resources
 
 METHODS = ("clipcov", "clip_score", "c_rho", "semdedup", "metaclip", "random")
 GROUPS = ("1_crawls", "2_pool", "3_rankings", "4_subsets", "5_checkpoints", "6_scorecards", "7_exports")
@@ -110,3 +110,21 @@ def test_loading_the_graph_imports_no_heavy_library():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [("CLIPCOV_COMPUTE", "slurm", "Input should be 'local' or 'ray'"), ("CLIPCOV_RAY_CPUS", "two", "a valid number")],
+)
+def test_a_setting_that_says_nothing_is_named(monkeypatch, variable, value, words):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=f"{variable} is '{value}': .*{words}"):
+        resources()
+
+
+def test_what_is_dear_is_done_here_unless_a_cluster_is_named(monkeypatch):
+    assert not resources()["compute"].on_cluster
+    monkeypatch.setenv("CLIPCOV_COMPUTE", "ray")
+    monkeypatch.setenv("CLIPCOV_RAY_GPUS", "0.5")
+    compute = resources()["compute"]
+    assert (compute.on_cluster, compute.ray_address, compute.ray_gpus) == (True, "", 0.5)

@@ -16,6 +16,7 @@ import dagster as dg
 
 from clipcov_assets.jobs.job import Job, Local, Outcome, Voice, packed
 from resources.compute import Compute
+from resources.mirror import without_secret
 
 if TYPE_CHECKING:
     from dagster_ray import PipesRayJobClient
@@ -67,6 +68,11 @@ def _submitted(context: dg.AssetExecutionContext, job: Job) -> Outcome:
     the_library()
     compute = job.compute
     name, fields = packed(job)
+    if without_secret(fields) != fields:
+        raise ValueError(
+            "an address in the settings (such as MLFLOW_TRACKING_URI) holds a password, and a Ray cluster shows what "
+            "its jobs are sent: take it out, and give it to the processes of the cluster in their environment"
+        )
     extras = {JOB: name, FIELDS: json.loads(fields), VERSIONS: versions()}
     kubernetes = compute.ray_address == KUBERNETES
     if not kubernetes:

@@ -301,6 +301,14 @@ def test_parts_that_fit_on_no_node_are_refused_with_what_they_take(cluster, tmp_
         Marks(compute=compute, directory=str(tmp_path)).run(ray)
 
 
+def test_no_password_is_sent_along(steps, tmp_path):
+    job = embed_job(tmp_path, Compute())
+    told = job.model_copy(update={"store": LanceStore(uri="s3://key:secret@bucket/lance")})
+    words = fault_of(steps.run(told))
+    assert "holds a password" in words
+    assert "secret@" not in words
+
+
 def test_a_template_that_is_not_there_is_named(steps, tmp_path):
     words = fault_of(steps.run(embed_job(tmp_path, Compute()), ray_address="kubernetes", ray_job="nothing.yaml"))
     assert "no RayJob template at 'nothing.yaml': set CLIPCOV_RAY_JOB" in words

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -498,7 +499,9 @@ def test_the_settings_are_strings_and_mean_one_bucket_whose_client_is_in_the_ima
         "clipcov"
     }
     assert data["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3:")
-    assert re.search(r"pip install .* boto3", (REPOSITORY / "deploy/Containerfile").read_text())
+    assert re.search(r"pip install .*\[postgres,ray,kubernetes\]", (REPOSITORY / "deploy/Containerfile").read_text())
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(one.startswith("boto3") for one in extras["kubernetes"])
     assert (data["CLIPCOV_COMPUTE"], data["CLIPCOV_RAY_ADDRESS"]) == ("ray", "kubernetes")
 
 

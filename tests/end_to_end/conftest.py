@@ -74,7 +74,7 @@ class Product:
         return (self.home / "dagster.log").read_text()[-6_000:]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def product(tmp_path_factory):
     home = tmp_path_factory.mktemp("product")
     (home / "crawls").mkdir()
@@ -106,7 +106,7 @@ def fractions(product):
     return sorted({key.partition("|")[2] for key in keys["assetNodeOrError"]["partitionKeys"]})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def selected(product):
     """The product after a crawl has landed and every subset of it is there that needs no training."""
     product.deliver("crawl-1")
@@ -116,7 +116,7 @@ def selected(product):
     return product
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scored(selected):
     """The same after a person has started one job; the comparison follows by itself."""
     (fraction, *_) = fractions(selected)
@@ -136,14 +136,14 @@ def scored(selected):
     return selected
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Where the walk's pictures go: a folder that is named, or one that is forgotten."""
     named = os.environ.get("CLIPCOV_PICTURES")
     return Path(named) if named else tmp_path_factory.mktemp("pictures")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(scored):
     """A page of a browser that remembers what went wrong in it."""
     if BROWSER is None:

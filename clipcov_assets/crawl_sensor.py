@@ -14,13 +14,16 @@ from clipcov_assets.ingest.find import why_incomplete
 from clipcov_assets.ingest.listing import SETTLED_SECONDS as STORE_SETTLED_SECONDS
 from clipcov_assets.ingest.listing import why_listing_incomplete
 from clipcov_assets.partitions import check_crawl_name, crawl_order, crawls
-from resources.crawl_catalog import CrawlCatalog, why_withdrawn
+from resources.alerts import Alerts, paragraph
+from resources.crawl_catalog import CrawlCatalog, why_not_followed, why_withdrawn
 from resources.mirror import UnreadableAddressError
+from resources.report_shelf import ReportShelf
 
 SETTLED_SECONDS = 60.0
 ANSWER_SECONDS = 20.0  # of all questions to a store in a tick; Dagster breaks off a tick that takes a minute
 QUESTIONS_AT_ONCE = 8
 STALE_SECONDS = 120.0  # an answer that nobody took for so long says nothing any more
+IN_REACH, OUT_OF_REACH = "in reach", "out of reach"  # the cursor: what was told of the crawls last
 
 
 class Questions:
@@ -94,10 +97,12 @@ def find_deliveries(
     Raises:
         FileNotFoundError: The directory is missing.
         UnreadableAddressError: The address cannot be read, or its store is silent.
+        OSError: The directory cannot be read.
     """
     until = time.monotonic() + ANSWER_SECONDS
     there, withdrawn = _look_around(catalog, until)
     passed_over = [why_withdrawn(crawl, reason) for crawl, reason in withdrawn.items() if crawl not in known]
+    passed_over += [why_not_followed(crawl) for crawl in catalog.links() if crawl not in known]
     candidates = []
     for crawl in there:
         if crawl not in known:
@@ -122,18 +127,34 @@ def find_deliveries(
     minimum_interval_seconds=15,
     description="Adds a partition for every complete delivery where crawls land; it starts no run.",
 )
-def new_crawls(context: dg.SensorEvaluationContext, catalog: CrawlCatalog) -> dg.SensorResult:
+def new_crawls(
+    context: dg.SensorEvaluationContext, catalog: CrawlCatalog, alerts: Alerts, shelf: ReportShelf
+) -> dg.SensorResult:
     """Find complete deliveries that are not partitions yet; where nothing can be found out, the tick says why."""
     known = context.instance.get_dynamic_partitions("crawl")
+    page = f"{shelf.dagster_ui}/automation"
     try:
         found, passed_over = find_deliveries(catalog, known=known)
-    except (FileNotFoundError, UnreadableAddressError) as error:
+    except OSError as error:
+        to_do = "mend what it names; it is tried again by itself, and you are told when crawls are in reach again"
+        _tell_once(context, alerts, OUT_OF_REACH, paragraph("crawls cannot be looked for", [str(error)], to_do, page))
         return dg.SensorResult(skip_reason=f"crawls cannot be looked for: {error}")
+    over = paragraph(f"crawls in {catalog.shown} are in reach again", [], "nothing is to be done", page)
+    _tell_once(context, alerts, IN_REACH, over)
     if not found:
         return dg.SensorResult(skip_reason="; ".join([f"no new crawl in {catalog.shown}", *passed_over]))
     for reason in passed_over:
         context.log.warning(reason)
     return dg.SensorResult(dynamic_partitions_requests=[crawls.build_add_request(found)])
+
+
+def _tell_once(context: dg.SensorEvaluationContext, alerts: Alerts, state: str, words: str) -> None:
+    """Tell of a state in the tick in which it begins, and of no news in the ticks after it."""
+    if state == (context.cursor or IN_REACH):
+        return
+    if trouble := alerts.tell(words):
+        context.log.warning(trouble)
+    context.update_cursor(state)
 
 
 def _look_around(catalog: CrawlCatalog, until: float) -> tuple[tuple[str, ...], dict[str, str]]:

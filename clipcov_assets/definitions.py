@@ -21,7 +21,7 @@ from clipcov_assets.assets.subsets import subset_asset
 from clipcov_assets.automation import reselection
 from clipcov_assets.checks import all_checks
 from clipcov_assets.crawl_sensor import new_crawls
-from clipcov_assets.failures import failures
+from clipcov_assets.failures import failed_backfills, failures
 from clipcov_assets.launch import early_look, export, look_at_deliveries, reselect, train_and_score, withdraw
 from clipcov_assets.methods import COMBINED, COMPARED, SELECTIONS
 from clipcov_assets.scales import HOME
@@ -118,7 +118,7 @@ def defs() -> dg.Definitions:
         assets=ASSETS,
         asset_checks=all_checks(),
         jobs=[reselect, train_and_score, export, withdraw, look_at_deliveries, tidy],
-        sensors=[new_crawls, reselection, failures],
+        sensors=[new_crawls, reselection, failures, failed_backfills],
         schedules=[early_look, weekly_tidy],
         resources=resources(),
         executor=dg.in_process_executor,

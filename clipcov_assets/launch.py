@@ -4,12 +4,13 @@ A job that covers partitions of several kinds starts a backfill, which Dagster s
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.partitions.subset import PartitionsSubset
-from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.utils import make_new_backfill_id
 from pydantic import Field
 
@@ -43,9 +44,12 @@ class TrainAndScore(dg.Config):
     """What is trained and scored."""
 
     crawl: str = Field(default="", description=f"Crawl whose subsets are trained on. {NEWEST}")
-    methods: list[str] = Field(default=list(SCALE.trained.methods), description=f"Any of {', '.join(SELECTIONS)}.")
+    methods: list[str] = Field(
+        default=list(SCALE.trained.methods),
+        description=f"Any of {', '.join(SELECTIONS)}; by default those that CLIPCOV_TRAINED_METHODS names.",
+    )
     fractions: list[str] = Field(default=TRAINED, description=f"Any of {', '.join(FRACTIONS)}; `full` has its own.")
-    again: bool = Field(default=False, description="Train again what has a checkpoint already.")
+    again: bool = Field(default=False, description="Train and score again what has a checkpoint already.")
 
 
 class Export(dg.Config):
@@ -68,7 +72,7 @@ class Withdraw(dg.Config):
 @dg.op(out=dg.Out(dg.Nothing))
 def start_reselection(context: dg.OpExecutionContext, config: Reselect, shelf: ReportShelf) -> None:
     """Start the backfill of a crawl's pool, rankings and subsets."""
-    crawl = config.crawl or newest_crawl(context.instance)
+    crawl = chosen_crawl(context.instance, config.crawl)
     check_made(context.instance, "latent_classes", [crawl])
     work = {"pool": crawls.subset_with_partition_keys([crawl])}
     if "clipcov" in COMPARED:
@@ -87,19 +91,22 @@ def start_reselection(context: dg.OpExecutionContext, config: Reselect, shelf: R
 @dg.op(out=dg.Out(dg.Nothing))
 def start_training(context: dg.OpExecutionContext, config: TrainAndScore, shelf: ReportShelf) -> None:
     """Start the backfill of checkpoints and scorecards."""
-    crawl = config.crawl or newest_crawl(context.instance)
+    crawl = chosen_crawl(context.instance, config.crawl)
     check_known("method", config.methods, SELECTIONS)
     check_known("fraction", config.fractions, FRACTIONS)
     work: dict[str, PartitionsSubset] = {}
     for method in config.methods:
         wanted = [of_crawl(crawl, one) for one in fractions_of(method) if method == "full" or one in config.fractions]
         check_made(context.instance, f"{method}_subset", wanted)
-        trained = set() if config.again else made(context.instance, f"{method}_checkpoint")
-        if missing := [partition for partition in wanted if partition not in trained]:
-            subset = partitions_of(method).subset_with_partition_keys(missing)
-            work |= {f"{method}_{noun}": subset for noun in ("checkpoint", "scorecard")}
+        trained, scored = (made(context.instance, f"{method}_{noun}") for noun in ("checkpoint", "scorecard"))
+        untrained = [one for one in wanted if config.again or one not in trained]
+        # A scorecard that is older than its checkpoint is one of the weights before.
+        unscored = [one for one in wanted if one in untrained or scored.get(one, 0) < trained[one]]
+        for noun, lacking in (("checkpoint", untrained), ("scorecard", unscored)):
+            if lacking:
+                work[f"{method}_{noun}"] = partitions_of(method).subset_with_partition_keys(lacking)
     if not work:
-        context.log.info(f"all of it is trained for {crawl}: set `again` to train it again")
+        context.log.info(f"all of it is trained and scored for {crawl}: set `again` to train and score it again")
         return
     start(context, f"train and score {crawl}", work, {"clipcov/crawl": crawl}, shelf)
 
@@ -110,7 +117,7 @@ def start_export(context: dg.OpExecutionContext, config: Export, shelf: ReportSh
     check_known("method", [config.method], SELECTIONS)
     check_known("fraction", [config.fraction], fractions_of(config.method))
     check_known("format", config.formats, FORMATS)
-    crawl = config.crawl or newest_crawl(context.instance)
+    crawl = chosen_crawl(context.instance, config.crawl)
     partition, asset = of_crawl(crawl, config.fraction), f"{config.method}_export"
     check_made(context.instance, f"{config.method}_subset", [partition])
     run_config = {"ops": {asset: {"config": {"formats": config.formats}}}}
@@ -122,14 +129,8 @@ def start_export(context: dg.OpExecutionContext, config: Export, shelf: ReportSh
 def take_back(context: dg.OpExecutionContext, config: Withdraw, catalog: CrawlCatalog) -> None:
     """Mark the crawl and delete its partitions; tables and reports of the past stay as they are."""
     crawl, instance = config.crawl, context.instance
-    if crawl not in instance.get_dynamic_partitions("crawl"):
-        raise dg.Failure(
-            f"{crawl!r} is no crawl; there are: {', '.join(instance.get_dynamic_partitions('crawl')) or 'none'}",
-            allow_retries=False,
-        )
-    working = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    if busy := [run.run_id for run in instance.get_runs(working) if _works_on(run, crawl)]:
-        raise dg.Failure(f"run {busy[0]} works on {crawl}: wait for it or stop it, then withdraw the crawl")
+    check_crawl(instance, crawl)
+    check_idle(instance, crawl)
     catalog.withdraw(crawl, config.reason)
     instance.delete_dynamic_partition("crawl", crawl)
     context.log.info(f"{crawl} is withdrawn: {config.reason}. The newest pool is made again without it by itself")
@@ -143,7 +144,7 @@ def reselect() -> None:
     start_reselection()
 
 
-@dg.job(description="Train on subsets of a crawl and score the checkpoints; by default what the policy names.")
+@dg.job(description="Train on subsets of a crawl and score them; by default what the policy names and lacks.")
 def train_and_score() -> None:
     """One op that starts a backfill."""
     start_training()
@@ -203,21 +204,34 @@ def start(
     )
 
 
+def chosen_crawl(instance: dg.DagsterInstance, named: str) -> str:
+    """The crawl that a person names, or the newest that has a pool.
+
+    Raises:
+        dagster.Failure: There is no such crawl.
+    """
+    if not named:
+        return newest_crawl(instance)
+    check_crawl(instance, named)
+    return named
+
+
 def newest_crawl(instance: dg.DagsterInstance) -> str:
     """The newest crawl that has a pool.
 
     Raises:
         dagster.Failure: No crawl has one.
     """
-    pooled = made(instance, "pool") & set(instance.get_dynamic_partitions("crawl"))
+    pooled = made(instance, "pool").keys() & set(instance.get_dynamic_partitions("crawl"))
     if not pooled:
         raise dg.Failure("no crawl has a pool yet: deliver a crawl first (docs/operations.md)", allow_retries=False)
     return max(pooled, key=crawl_order)
 
 
-def made(instance: dg.DagsterInstance, asset: str) -> set[str]:
-    """The partitions of an asset that have been materialized."""
-    return set(instance.get_materialized_partitions(dg.AssetKey(asset)))
+def made(instance: dg.DagsterInstance, asset: str) -> dict[str, int]:
+    """The partitions of an asset that have been materialized, each with a number that grows with time."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    return dict(instance.event_log_storage.get_latest_storage_id_by_partition(dg.AssetKey(asset), kind))
 
 
 def is_ready(instance: dg.DagsterInstance, method: str, crawl: str) -> bool:
@@ -225,6 +239,32 @@ def is_ready(instance: dg.DagsterInstance, method: str, crawl: str) -> bool:
     methods = COMBINED[method].methods if method in COMBINED else [method]
     needs_model = any("partial_clip_score" in COMPARED[one].reads for one in methods)
     return not needs_model or crawl in made(instance, "partial_checkpoint")
+
+
+def check_crawl(instance: dg.DagsterInstance, crawl: str) -> None:
+    """Raises: dagster.Failure: It is no crawl, or none any more; the message lists those that there are."""
+    there = instance.get_dynamic_partitions("crawl")
+    if crawl not in there:
+        raise dg.Failure(f"{crawl!r} is no crawl; there are: {', '.join(there) or 'none'}", allow_retries=False)
+
+
+def check_idle(instance: dg.DagsterInstance, crawl: str) -> None:
+    """Raises: dagster.Failure: Work on the crawl is going on or waits; the message names it and what to do."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+        if _is_of(run.tags.get("dagster/partition", ""), crawl):
+            raise dg.Failure(
+                f"run {run.run_id} ({run.status.value.lower()}) is for {crawl}: wait for it or terminate it, then "
+                "withdraw the crawl",
+                allow_retries=False,
+            )
+    # Dagster fails all of a backfill as soon as one of its partitions is gone, whether or not that one is made.
+    for backfill in instance.get_backfills(BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])):
+        if any(_is_of(partition, crawl) for partition in _targets(backfill)):
+            raise dg.Failure(
+                f"backfill {backfill.backfill_id} ({backfill.title or 'untitled'}) covers {crawl} and would fail: "
+                "wait until it has ended or cancel it (Runs, Backfills), then withdraw the crawl",
+                allow_retries=False,
+            )
 
 
 def check_made(instance: dg.DagsterInstance, asset: str, partitions: list[str]) -> None:
@@ -239,10 +279,19 @@ def check_made(instance: dg.DagsterInstance, asset: str, partitions: list[str]) 
 
 
 def check_known(kind: str, chosen: list[str], known: Mapping[str, object]) -> None:
-    """Raises: dagster.Failure: A name that is not known; the message lists those that are."""
+    """Raises: dagster.Failure: No name, or one that is not known; the message lists those that are."""
+    if not chosen:
+        raise dg.Failure(f"no {kind} is named: choose from {', '.join(known)}", allow_retries=False)
     if unknown := [one for one in chosen if one not in known]:
         raise dg.Failure(f"no {kind} is called {unknown[0]!r}: choose from {', '.join(known)}", allow_retries=False)
 
 
-def _works_on(run: dg.DagsterRun, crawl: str) -> bool:
-    return run.tags.get("dagster/partition", "").partition("|")[0] == crawl
+def _targets(backfill: PartitionBackfill) -> Iterator[str]:
+    """The partitions that a backfill is for, asset by asset."""
+    if backfill.asset_backfill_data is not None:
+        for subset in backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key.values():
+            yield from subset.get_partition_keys()
+
+
+def _is_of(partition: str, crawl: str) -> bool:
+    return partition.partition("|")[0] == crawl

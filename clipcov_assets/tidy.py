@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pydantic import Field
 
 from clipcov_assets.partitions import crawl_order
@@ -20,7 +21,6 @@ from resources.report_shelf import ReportShelf
 from resources.staging import Staging
 
 GALLERIES = "galleries"
-WORKING = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 SHOWN_REASONS = 20
 DAY = 24 * 60 * 60
 
@@ -103,7 +103,7 @@ def crawls_in_use(instance: dg.DagsterInstance, own_run: str) -> dict[str, str]:
 
     A run that does not tell its crawl may read any of them: it stands under the empty name.
     """
-    runs = instance.get_runs(dg.RunsFilter(statuses=list(WORKING)))
+    runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     working = [run for run in runs if run.run_id != own_run and (run.asset_selection or run.asset_check_selection)]
     return {run.tags.get("dagster/partition", "").partition("|")[0]: run.run_id for run in working}
 

@@ -1,14 +1,18 @@
 """Where failures are told: a file that grows, and a web address where one is given."""
 
 import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import dagster as dg
 from pydantic import Field
 
 PATIENCE_SECONDS = 10
+LONGEST = 600  # characters of a reason
 
 
 class Alerts(dg.ConfigurableResource):
@@ -39,6 +43,21 @@ class Alerts(dg.ConfigurableResource):
             request = Request(self.webhook, json.dumps({"text": words}).encode(), headers)
             with urlopen(request, timeout=PATIENCE_SECONDS):  # an address that the operator has set
                 return None
-        except (URLError, ValueError, OSError) as error:
-            # The address may hold a token: it is not repeated.
-            return f"the webhook could not be reached ({getattr(error, 'reason', error)}): check CLIPCOV_ALERT_WEBHOOK"
+        except (OSError, HTTPException, ValueError) as error:
+            return f"the webhook could not be reached ({_fault(error)}): check CLIPCOV_ALERT_WEBHOOK"
+
+
+def paragraph(what: str, reasons: Iterable[str], to_do: str, address: str) -> str:
+    """An alert: what failed, why, what to do or what happens by itself, and where to look."""
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    why = [f"  why:  {' '.join(reason.split())[:LONGEST]}" for reason in reasons]
+    return "\n".join([f"{when}: {what}", *why, f"  next: {to_do}", f"  see:  {address}"])
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong, in the words of this machine alone: others may repeat the address, and it may hold a token."""
+    if isinstance(error, HTTPError):
+        return f"it answers with status {error.code}"
+    reason = getattr(error, "reason", None)
+    cause = reason if isinstance(reason, OSError) else error
+    return getattr(cause, "strerror", None) or type(cause).__name__

@@ -36,7 +36,7 @@ class CrawlCatalog(dg.ConfigurableResource):
         return without_secret(self.directory)
 
     def crawls(self) -> tuple[str, ...]:
-        """The name of every folder, complete or not, but for crawls that were withdrawn.
+        """The name of every folder, complete or not, but for hidden ones and crawls that were withdrawn.
 
         Raises:
             FileNotFoundError: The directory is missing.
@@ -50,7 +50,8 @@ class CrawlCatalog(dg.ConfigurableResource):
         """Look for the folder of a crawl.
 
         Raises:
-            FileNotFoundError: No such crawl, and the message lists those that are there; or it was withdrawn.
+            FileNotFoundError: No such crawl, and the message lists those that are there; or it was withdrawn, or is a
+                link.
             UnreadableAddressError: The address cannot be read.
         """
         names = self.crawls()
@@ -58,6 +59,8 @@ class CrawlCatalog(dg.ConfigurableResource):
             return
         if (reason := self.withdrawn().get(crawl)) is not None:
             raise FileNotFoundError(why_withdrawn(crawl, reason))
+        if crawl in self.links():
+            raise FileNotFoundError(why_not_followed(crawl))
         raise FileNotFoundError(
             f"no folder named {crawl!r} in {self.shown}; there are: {', '.join(names) or 'none'}. "
             "Deliver the crawl there, or delete the partition"
@@ -67,7 +70,7 @@ class CrawlCatalog(dg.ConfigurableResource):
         """The folder of one crawl in a directory.
 
         Raises:
-            FileNotFoundError: It is not there, or was withdrawn.
+            FileNotFoundError: It is not there, was withdrawn, or is a link.
         """
         self.check_there(crawl)
         return Path(self.directory) / crawl
@@ -88,9 +91,17 @@ class CrawlCatalog(dg.ConfigurableResource):
             UnreadableAddressError: The address cannot be read.
         """
         _, files = self._names()
-        marks = [name for name in files if name.endswith(MARK) and not name.startswith(".")]
+        marks = [name for name in files if name.endswith(MARK)]
         with ThreadPoolExecutor(READ_AT_ONCE) as pool:
             return dict(zip((name.removesuffix(MARK) for name in marks), pool.map(self._reason, marks), strict=True))
+
+    def links(self) -> tuple[str, ...]:
+        """The names in a directory that are links, which may lead anywhere and are not followed; a store has none.
+
+        Raises:
+            FileNotFoundError: The directory is missing.
+        """
+        return () if self.is_remote else tuple(path.name for path in self._entries() if path.is_symlink())
 
     def withdraw(self, crawl: str, reason: str) -> None:
         """Write the mark `<crawl>.withdrawn` beside a crawl: from now on it is passed over; nothing of it is removed.
@@ -113,11 +124,16 @@ class CrawlCatalog(dg.ConfigurableResource):
         return " ".join(first.split())[:LONGEST_REASON] or "no reason given"
 
     def _names(self) -> tuple[list[str], list[str]]:
-        """The names of the folders, and of the files beside them; in a directory links are not followed."""
+        """The names of the folders, and of the files beside them, but for hidden ones and links of a directory."""
         if self.is_remote:
-            return self._root().entries()
-        entries = sorted(path for path in Path(self._root().base).iterdir() if not path.is_symlink())
+            folders, files = self._root().entries()
+            return [name for name in folders if name[0] != "."], [name for name in files if name[0] != "."]
+        entries = [path for path in self._entries() if not path.is_symlink()]
         return [path.name for path in entries if path.is_dir()], [path.name for path in entries if path.is_file()]
+
+    def _entries(self) -> list[Path]:
+        """What lies in a directory, but for what is hidden, such as a delivery that is still being copied."""
+        return sorted(path for path in Path(self._root().base).iterdir() if path.name[0] != ".")
 
     def _root(self) -> Address:
         if self.is_remote:
@@ -128,6 +144,11 @@ class CrawlCatalog(dg.ConfigurableResource):
                 f"the crawls directory {root} does not exist: create it, or point CLIPCOV_CRAWLS at the one you use"
             )
         return Address.at(str(root), SETTING)
+
+
+def why_not_followed(crawl: str) -> str:
+    """Say that a crawl is a link, and what to do instead."""
+    return f"{crawl} is a link, and links are not followed: put the folder itself there, or mount it there"
 
 
 def why_withdrawn(crawl: str, reason: str) -> str:

@@ -1,19 +1,20 @@
 """What fails is told in words, and tried again only where the machine is at fault."""
 
-import http.server
-import json
-import threading
+import time
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster_shared.error import SerializableErrorInfo
 
 from clipcov_assets.assets import road_asset as module
-from clipcov_assets.failures import failures
+from clipcov_assets.failures import failed_backfills, failures
 from clipcov_assets.partitions import crawl_by_fraction
 from resources.alerts import Alerts
 from resources.report_shelf import ReportShelf
 
 PARTITION = "crawl-1|f20"
+SHELF = ReportShelf(directory="unused", dagster_ui="http://dagster:3000")
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def tell(instance, result, alerts):
         dagster_run=instance.get_run_by_id(result.run_id),
         dagster_event=event,
     ).for_run_failure()
-    failures(context, alerts=alerts, shelf=ReportShelf(directory="unused", dagster_ui="http://dagster:3000"))
+    failures(context, alerts=alerts, shelf=SHELF)
 
 
 def test_an_alert_says_what_failed_where_why_and_what_to_do(instance, monkeypatch, tmp_path):
@@ -100,36 +101,27 @@ def test_a_run_that_is_tried_again_by_itself_says_so(instance, monkeypatch, tmp_
     assert "next: it is tried again by itself" in (tmp_path / "alerts.log").read_text()
 
 
-@pytest.fixture
-def webhook():
-    """A server on loopback and the bodies that were posted to it."""
-    posted = []
+def test_a_backfill_that_dagster_gave_up_is_told_once(instance, tmp_path):
+    file, cursor = tmp_path / "alerts.log", None
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
+    def add(name, status, error=None):
+        failed = PartitionBackfill(f"id-{name}", status, False, {}, time.time(), title=name, error=error)
+        instance.add_backfill(failed)
 
-        def log_message(self, *_):
-            pass
+    def tick():
+        nonlocal cursor
+        resources = {"alerts": Alerts(file=str(file)), "shelf": SHELF}
+        context = dg.build_sensor_context(instance, cursor, resources=resources)
+        cursor = failed_backfills.evaluate_tick(context).cursor
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/secret-token", posted
-    server.shutdown()
-    server.server_close()
-
-
-def test_an_alert_is_posted_to_the_webhook(webhook, tmp_path):
-    address, posted = webhook
-    assert Alerts(file=str(tmp_path / "alerts.log"), webhook=address).tell("crawl-1 failed") is None
-    assert posted == [{"text": "crawl-1 failed"}]
-
-
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9/secret-token", "no address: secret-token"])
-def test_a_webhook_that_is_away_loses_no_alert_and_its_secret_is_not_told(tmp_path, address):
-    trouble = Alerts(file=str(tmp_path / "alerts.log"), webhook=address).tell("crawl-1 failed")
-    assert "check CLIPCOV_ALERT_WEBHOOK" in trouble
-    assert "secret-token" not in trouble
-    assert (tmp_path / "alerts.log").read_text() == "crawl-1 failed\n\n"
+    add("of last year", BulkActionStatus.FAILED)
+    tick()
+    assert not file.exists()
+    add("at work", BulkActionStatus.REQUESTED)
+    add("reselect crawl-1", BulkActionStatus.FAILED, SerializableErrorInfo("code cannot\n be loaded", [], None))
+    tick()
+    tick()
+    what, why, _, where = file.read_text().strip().splitlines()
+    assert what.endswith("backfill reselect crawl-1 failed")
+    assert why == "  why:  code cannot be loaded"
+    assert where == "  see:  http://dagster:3000/runs/b/id-reselect crawl-1"

@@ -84,6 +84,7 @@ def test_sensor_schedule_and_conditions_are_there_and_running(ask):
         "new_crawls": "RUNNING",
         "reselection": "RUNNING",
         "failures": "RUNNING",
+        "failed_backfills": "RUNNING",
     }
     assert {one["name"]: one["cronSchedule"] for one in repository["schedules"]} == {
         "early_look_at_deliveries": "0 5 * * *",

@@ -20,9 +20,20 @@ def test_crawls_are_listed_by_name_and_files_beside_them_are_none(catalog, tmp_p
     assert catalog.crawls() == ("a", "b")
 
 
-def test_links_of_a_directory_are_not_followed(tmp_path):
+def test_what_is_hidden_is_no_crawl_and_no_mark(catalog, tmp_path):
+    (tmp_path / "crawls/.crawl-3").mkdir()
+    (tmp_path / "crawls/.crawl-3/0.tar").write_bytes(b"pairs")
+    (tmp_path / "crawls/.crawl-4.withdrawn").touch()
+    assert (catalog.crawls(), catalog.withdrawn()) == (("a", "b"), {})
+
+
+def test_links_of_a_directory_are_not_followed_and_the_message_says_so(tmp_path):
     (tmp_path / "link").symlink_to("/")
-    assert CrawlCatalog(directory=str(tmp_path)).crawls() == ()
+    (tmp_path / ".hidden").symlink_to("/")
+    catalog = CrawlCatalog(directory=str(tmp_path))
+    assert (catalog.crawls(), catalog.links()) == ((), ("link",))
+    with pytest.raises(FileNotFoundError, match="link is a link, and links are not followed: put the folder itself"):
+        catalog.folder("link")
 
 
 def test_an_unknown_crawl_is_named_beside_those_that_are_there(catalog):

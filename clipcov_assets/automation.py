@@ -2,24 +2,40 @@
 
 A condition says for which partitions of an asset there is something to do. Crawls become partitions in
 `clipcov_assets.crawl_sensor`; nothing else starts a run.
+
+Conditions look at what is, not at what has happened: a partition is due while it is missing, or was made of other
+inputs than there are now. So nothing is lost where a request is, where the daemon was away, or where an input changes
+during a run.
 """
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import dagster as dg
 from dagster import AutomationCondition as Condition
 
+from clipcov_assets.input_versions import CODE_VERSION, EARLIER_CRAWLS, differ, inputs_now, made_of, version_of
 from clipcov_assets.partitions import FRACTIONS, FULL_FRACTION, crawl_order
+from clipcov_assets.pooling import sound_crawls
 from clipcov_assets.scales import SCALE
 
 RECENT_CRAWLS = 30  # of them the newest that is ready is selected from
-# Metadata of a pool: the names of the crawls that it holds, and of those that it left out because they were not ready.
-INCLUDED, LEFT_OUT = "included", "left_out_crawls"
+
+
+class _Stateless(dg.AutomationCondition[Any]):
+    """A condition that remembers nothing from tick to tick."""
+
+    @property
+    def requires_cursor(self) -> bool:
+        """Whether Dagster writes down what it said, on every tick."""
+        return False
 
 
 @dataclass(frozen=True, eq=False)
-class Recent(dg.AutomationCondition[Any]):
+class Recent(_Stateless):
     """The partitions of the newest crawls, whether or not anything of them is ready: a year is not looked through."""
 
     @property
@@ -41,7 +57,7 @@ class Recent(dg.AutomationCondition[Any]):
 
 
 @dataclass(frozen=True, eq=False)
-class Newest(dg.AutomationCondition[Any]):
+class Newest(_Stateless):
     """The partitions of the newest crawl among those that all conditions before this one let through."""
 
     @property
@@ -57,7 +73,7 @@ class Newest(dg.AutomationCondition[Any]):
 
 
 @dataclass(frozen=True, eq=False)
-class NamedByPolicy(dg.AutomationCondition[Any]):
+class NamedByPolicy(_Stateless):
     """The partitions that are trained without being asked for.
 
     Attributes:
@@ -77,44 +93,83 @@ class NamedByPolicy(dg.AutomationCondition[Any]):
 
 
 @dataclass(frozen=True, eq=False)
-class OtherCrawls(dg.AutomationCondition[Any]):
-    """The pools that would hold other crawls now: one came late, was classified again, withdrawn or taken back.
+class InHours(_Stateless):
+    """All partitions at some hours of the day, none at others.
 
-    Where several crawls land at once they join together: while any is being classified, no pool counts as outdated.
+    Attributes:
+        opens: The first of the hours (UTC).
+        closes: The hour after the last of them; where it is the smaller number, they go on past midnight.
     """
+
+    opens: int
+    closes: int
 
     @property
     def description(self) -> str:
         """Shown beside the asset's automation."""
-        return "An earlier crawl came late, was classified again, withdrawn or taken back since the pool was made"
+        return f"It is between {self.opens}:00 and {self.closes}:00 UTC"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """Keep all or none."""
+        since_opening = (context.evaluation_time.astimezone(UTC).hour - self.opens) % 24
+        is_open = since_opening < (self.closes - self.opens) % 24
+        return dg.AutomationResult(context, context.candidate_subset if is_open else context.get_empty_subset())
+
+
+@dataclass(frozen=True, eq=False)
+class Due(dg.AutomationCondition[Any]):
+    """What is missing, or was made of other inputs than there are now; a failed one waits until they change.
+
+    Attributes:
+        by_code: Whether it is due, too, where the code has another version than what made it.
+    """
+
+    by_code: bool = False
+
+    @property
+    def description(self) -> str:
+        """Shown beside the asset's automation."""
+        code = " or by other code" if self.by_code else ""
+        return (
+            f"It is missing or was made of other inputs{code}; a failed one waits until these change, or for a person"
+        )
 
     async def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:  # type: ignore[override]
-        """Keep the pools that are older than what they hold, or hold what is no crawl any more."""
-        view = context.asset_graph_view
-        classes = view.get_full_subset(key=dg.AssetKey("latent_classes"))
-        if not (await view.compute_run_in_progress_subset(key=classes.key, from_subset=classes)).is_empty:
-            return dg.AutomationResult(context, context.get_empty_subset())
-        instance = view.instance
-        known = set(instance.get_dynamic_partitions("crawl"))
-        classified, pooled = _made(instance, "latent_classes"), _made(instance, "pool")
+        """Compare what each materialization recorded of its inputs with these as they are now."""
+        view, candidates = context.asset_graph_view, _candidates(context)
+        made, now = made_of(view.instance, context.key, candidates), await self.now(context, candidates)
+        due = {key: version_of(now[key]) for key in candidates if key not in made or differ(made[key], now[key])}
+        tried: dict[str, str] = json.loads(context.cursor or "{}")  # the inputs with which each was asked for
+        failed = await view.compute_execution_failed_subset(key=context.key, from_subset=context.candidate_subset)
+        waiting = {key for key in due.keys() & _keys(failed) if tried.get(key, due[key]) == due[key]}
+        remembered = {key: version for key, version in tried.items() if key not in candidates} | due
+        found = _true_for(context, due.keys() - waiting).true_subset
+        return dg.AutomationResult(context, found, cursor=json.dumps(remembered, sort_keys=True))
 
-        def is_outdated(crawl: str) -> bool:
-            included, left_out = _recorded(instance, crawl)
-            earlier = {one for one in known & classified.keys() if crawl_order(one) < crawl_order(crawl)}
-            is_new = any(classified[one] > pooled[crawl] for one in earlier) or not earlier <= included | left_out
-            return is_new or not included <= known
+    async def now(self, context: dg.AutomationContext, candidates: Collection[str]) -> dict[str, dict[str, str]]:
+        """What a materialization of each partition would record now."""
+        found = inputs_now(context, candidates)
+        if self.by_code:
+            code = {CODE_VERSION: context.asset_graph.get(context.key).code_version or ""}
+            found = {key: versions | code for key, versions in found.items()}
+        return found
 
-        return _true_for(context, {crawl for crawl in _candidates(context) & pooled.keys() if is_outdated(crawl)})
 
+@dataclass(frozen=True, eq=False)
+class DuePool(Due):
+    """A pool is due, too, where other earlier crawls would go in: one came late, was withdrawn, or is sound by now.
 
-def _recently(change: dg.AutomationCondition[Any]) -> dg.AutomationCondition[Any]:
-    """A change that is news until it is handled.
-
-    What is remembered is asked of all partitions on every tick, whatever stands before it: so it begins with the
-    newest crawls.
+    Where several crawls land at once they join together: while any is being classified, no pool counts as outdated.
     """
-    recent: dg.AutomationCondition[Any] = Recent() & change
-    return recent.since_last_handled()
+
+    async def now(self, context: dg.AutomationContext, candidates: Collection[str]) -> dict[str, dict[str, str]]:
+        """The same, and the version of the earlier crawls together."""
+        found, view = await super().now(context, candidates), context.asset_graph_view
+        classes = view.get_full_subset(key=dg.AssetKey("latent_classes"))
+        if found and (await view.compute_run_in_progress_subset(key=classes.key, from_subset=classes)).is_empty:
+            for crawl, versions in found.items():
+                versions[EARLIER_CRAWLS] = version_of(sound_crawls(view.instance, crawl))
+        return found
 
 
 _missing = Condition.missing() & ~Condition.execution_failed()
@@ -124,11 +179,9 @@ _checked = Condition.all_deps_match(
     Condition.all_checks_match(Condition.check_passed(), blocking_only=True) | Condition.will_be_requested()
 )
 _ready = ~Condition.any_deps_missing() & _checked
-# Equal content again is no news: only a new data version of an input counts, or one about to be made.
-_input_changed = Condition.any_deps_match(Condition.data_version_changed() | Condition.will_be_requested())
-_inputs_changed = _recently(_input_changed)
-_code_changed = _recently(Condition.code_version_changed())
-_new_inputs = (_missing | _inputs_changed) & _idle
+# What follows is asked for together with what it follows, so that one run makes both.
+_follows = Condition.any_deps_match(Condition.will_be_requested())
+_due = Due() | _follows
 
 # A crawl that is there before the first tick, or whose request was lost, is asked for again; a failed one
 # waits for a person.
@@ -140,20 +193,18 @@ once_pairs_are_there = (_missing & _idle & Condition.any_deps_match(~Condition.m
 )
 
 # Every crawl is embedded and classified. What asks the most comes last: of no candidate, nothing is asked.
-when_inputs_change = ((_missing | _input_changed.since_last_handled()) & _idle & _ready).with_label(
-    "when_inputs_change"
-)
+when_inputs_change = (_due & _idle & _ready).with_label("when_inputs_change")
 
 # What was trained is scored.
-when_trained = (Recent() & _new_inputs & _ready).with_label("when_trained")
+when_trained = (Recent() & _due & _idle & _ready).with_label("when_trained")
 
 # Of many crawls that land at once, or of a year of them, one is selected from: the newest, which holds the others.
 _newest = Recent() & _ready & Newest()
-reselect = (_newest & (_missing | _inputs_changed | _code_changed) & _idle).with_label("reselect")
-repool = (_newest & (_missing | _inputs_changed | _code_changed | OtherCrawls()) & _idle).with_label("repool")
+reselect = (_newest & (Due(by_code=True) | _follows) & _idle).with_label("reselect")
+repool = (_newest & (DuePool(by_code=True) | _follows) & _idle).with_label("repool")
 
 # A comparison does not wait for scorecards that nobody asked for.
-when_scored = (Recent() & _new_inputs & Condition.any_deps_match(~Condition.missing()) & _checked).with_label(
+when_scored = (Recent() & _due & _idle & Condition.any_deps_match(~Condition.missing()) & _checked).with_label(
     "when_scored"
 )
 
@@ -163,10 +214,8 @@ def nightly_training(method: str, *, by_fraction: bool = True) -> dg.AutomationC
     policy = SCALE.trained
     trained = [name for name, share in FRACTIONS.items() if share in policy.fractions] + list(FULL_FRACTION)
     named = (trained if by_fraction else [""]) if method in policy.methods else []
-    opens, closes = (Condition.cron_tick_passed(f"0 {hour} * * *") for hour in policy.hours)
-    in_hours = NamedByPolicy(tuple(named)) & opens.since(closes)
-    condition = Recent() & in_hours & _ready & Newest() & _new_inputs
-    return condition.with_label("nightly_training")
+    in_hours = InHours(*policy.hours) & NamedByPolicy(tuple(named))
+    return (Recent() & in_hours & _ready & Newest() & _due & _idle).with_label("nightly_training")
 
 
 def policy_in_words(method: str) -> str:
@@ -194,34 +243,20 @@ reselection = dg.AutomationConditionSensorDefinition(
 
 def _candidates(context: dg.AutomationContext) -> set[str]:
     """The partitions that the conditions before let through."""
-    return set(map(str, context.candidate_subset.expensively_compute_partition_keys()))
+    return _keys(context.candidate_subset)
+
+
+def _keys(subset: Any) -> set[str]:  # noqa: ANN401  (of a class that Dagster does not export)
+    return set(map(str, subset.expensively_compute_partition_keys()))
 
 
 def _crawl(key: str) -> str:
     return key.partition("|")[0]
 
 
-def _true_for(context: dg.AutomationContext, keys: set[str]) -> dg.AutomationResult:
+def _true_for(context: dg.AutomationContext, keys: Collection[str]) -> dg.AutomationResult:
     definition = context.partitions_def
     if definition is None:
         raise ValueError(f"{context.key.to_user_string()} has no partitions: this condition chooses among them")
-    found = context.asset_graph_view.get_subset_from_partition_keys(context.key, definition, keys)
+    found = context.asset_graph_view.get_subset_from_partition_keys(context.key, definition, set(keys))
     return dg.AutomationResult(context, found)
-
-
-def _made(instance: dg.DagsterInstance, asset: str) -> dict[str, int]:
-    """Partition -> a number that grows with the time of its newest materialization."""
-    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    return dict(instance.event_log_storage.get_latest_storage_id_by_partition(dg.AssetKey(asset), kind))
-
-
-def _recorded(instance: dg.DagsterInstance, crawl: str) -> tuple[set[str], set[str]]:
-    """The crawls that a pool says it holds, and those that it left out."""
-    wanted = dg.AssetRecordsFilter(dg.AssetKey("pool"), asset_partitions=[crawl])
-    (record,) = instance.fetch_materializations(wanted, limit=1).records
-    metadata = record.asset_materialization.metadata if record.asset_materialization else {}
-    return _names(metadata.get(INCLUDED)), _names(metadata.get(LEFT_OUT))
-
-
-def _names(value: dg.MetadataValue[Any] | None) -> set[str]:
-    return set(value.value) if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, list) else set()

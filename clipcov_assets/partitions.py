@@ -32,9 +32,10 @@ def check_crawl_name(name: str) -> str:
     return name
 
 
-def crawl_order(name: str) -> tuple[tuple[int, int, str], ...]:
+def crawl_order(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     """Sort key of crawls, oldest first: numbers inside names count as numbers, so crawl-2 precedes crawl-10."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name))
+    parts = re.findall(r"\d+|\D+", name)
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts), name
 
 
 def fraction_key(fraction: float) -> str:

@@ -1,14 +1,16 @@
 """What runs by itself, tick by tick, without a daemon."""
 
 import datetime
+from unittest import mock
 
 import dagster as dg
 import pytest
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 
-from clipcov_assets.automation import INCLUDED, LEFT_OUT
+from clipcov_assets.automation import InHours
 from clipcov_assets.checks import all_checks
 from clipcov_assets.definitions import defs
+from clipcov_assets.input_versions import EARLIER_CRAWLS, version_of
 from clipcov_assets.scales import SCALE, TrainingPolicy
 
 DAY = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
@@ -29,9 +31,12 @@ class Ticks:
     def requested(self, *, later=datetime.timedelta(minutes=1), definitions=DEFINITIONS):
         """One tick: (asset, partition) of everything that the conditions ask for."""
         self.now += later
-        result = dg.evaluate_automation_conditions(
-            defs=definitions, instance=self.instance, cursor=self.cursor, evaluation_time=self.now
-        )
+        crawls = self.instance.get_dynamic_partitions("crawl")
+        # Unlike the daemon, the tester asks for them again for each of a thousand nodes.
+        with mock.patch.object(self.instance, "get_dynamic_partitions", return_value=crawls):
+            result = dg.evaluate_automation_conditions(
+                defs=definitions, instance=self.instance, cursor=self.cursor, evaluation_time=self.now
+            )
         self.cursor = result.cursor
         return {
             (one.key.to_user_string(), partition)
@@ -63,13 +68,15 @@ class Ticks:
 
         dg.materialize([played], instance=self.instance, partition_key=partition, raise_on_error=False)
 
-    def succeed(self, asset, partition=None, *, version="1", failing=(), metadata=None):
+    def succeed(self, asset, partition=None, *, version="1", failing=(), metadata=None, code_version=None):
         """A run that materialized the asset, and whose checks passed, but for some."""
         partitions = SPECS[asset].partitions_def
 
         @dg.asset(
             name=asset,
             partitions_def=partitions,
+            deps=SPECS[asset].deps,
+            code_version=code_version or SPECS[asset].code_version,
             check_specs=[
                 dg.AssetCheckSpec(name, asset=asset, partitions_def=partitions) for name in CHECKS.get(asset, ())
             ],
@@ -83,7 +90,8 @@ class Ticks:
                 ],
             )
 
-        dg.materialize([played], instance=self.instance, partition_key=partition)
+        specs = [SPECS[dep.asset_key.to_user_string()] for dep in SPECS[asset].deps]
+        dg.materialize([played, *specs], instance=self.instance, partition_key=partition, selection=[asset])
 
 
 @pytest.fixture
@@ -141,7 +149,7 @@ ROAD = ("raw_pairs", "proxy_checkpoint", "embeddings", "latent_classes", "pool")
 def everything_up_to(ticks, *assets, crawl="crawl-1", holds=()):
     """Play the road of a crawl; its pool holds some crawls beside it."""
     for asset in assets:
-        metadata = {INCLUDED: [*holds, crawl]} if asset == "pool" else None
+        metadata = {EARLIER_CRAWLS: version_of(dict.fromkeys(holds, "1"))} if asset == "pool" else None
         ticks.succeed(asset, None if asset == "proxy_checkpoint" else crawl, metadata=metadata)
 
 
@@ -200,6 +208,15 @@ def test_a_subset_that_is_ready_within_the_hours_of_training_is_trained_on_and_o
     wanted = ("clipcov_checkpoint", "crawl-1|f20")
     assert wanted not in ticks.requested()
     assert wanted in ticks.requested(later=hours(20))
+
+
+def test_a_crawl_that_lands_within_the_hours_of_training_is_trained_on_in_the_same_night(ticks):
+    everything_up_to(ticks, *ROAD)
+    ticks.requested(later=hours(16))  # 4 o'clock
+    ticks.instance.add_dynamic_partitions("crawl", ["crawl-2"])
+    everything_up_to(ticks, "raw_pairs", "embeddings", "latent_classes", "pool", crawl="crawl-2", holds=("crawl-1",))
+    selected(ticks, "crawl-2", "random")
+    assert ("random_checkpoint", "crawl-2|f20") in ticks.requested()
 
 
 def test_of_several_crawls_the_newest_is_trained_on(ticks):
@@ -301,8 +318,8 @@ def test_a_withdrawn_crawl_that_is_taken_back_joins_the_newest_pool_again(ticks)
 
 def test_a_crawl_that_a_pool_left_out_is_not_asked_about_again_and_again(ticks):
     three_crawls(ticks)
-    left_out = {INCLUDED: ["crawl-1", "crawl-10"], LEFT_OUT: ["crawl-2"]}
-    ticks.succeed("pool", "crawl-10", metadata=left_out)
+    ticks.succeed("latent_classes", "crawl-2", failing=("one_class_a_pair",))
+    everything_up_to(ticks, "pool", crawl="crawl-10", holds=("crawl-1",))
     for _ in range(2):
         assert ("pool", "crawl-10") not in ticks.requested()
 
@@ -314,6 +331,35 @@ def test_a_newest_crawl_that_is_withdrawn_leaves_the_pool_before_it_as_it_is(tic
     ticks.requested()
     ticks.instance.delete_dynamic_partition("crawl", "crawl-10")
     assert not {one for one in ticks.requested() if one[0] == "pool"}
+
+
+def test_a_pool_that_failed_waits_until_other_crawls_would_go_in(ticks):
+    three_crawls(ticks)
+    everything_up_to(ticks, "pool", crawl="crawl-10", holds=("crawl-1",))
+    assert ("pool", "crawl-10") in ticks.requested()
+    ticks.fail("pool", "crawl-10")
+    for _ in range(2):
+        assert ("pool", "crawl-10") not in ticks.requested()
+    ticks.succeed("latent_classes", "crawl-2", version="2")
+    assert ("pool", "crawl-10") in ticks.requested()
+    ticks.fail("pool", "crawl-10")
+    assert ("pool", "crawl-10") not in ticks.requested()
+
+
+def test_classes_of_an_earlier_crawl_that_are_made_again_and_are_equal_ask_for_no_pool(ticks):
+    three_crawls(ticks)
+    everything_up_to(ticks, "pool", crawl="crawl-10", holds=("crawl-1", "crawl-2"))
+    ticks.succeed("latent_classes", "crawl-2")
+    assert ("pool", "crawl-10") not in ticks.requested()
+
+
+def test_a_crawl_whose_check_passes_later_joins_the_newest_pool(ticks):
+    three_crawls(ticks)
+    ticks.succeed("latent_classes", "crawl-2", failing=("one_class_a_pair",))
+    everything_up_to(ticks, "pool", crawl="crawl-10", holds=("crawl-1",))
+    assert ("pool", "crawl-10") not in ticks.requested()
+    ticks.succeed("latent_classes", "crawl-2")
+    assert ("pool", "crawl-10") in ticks.requested()
 
 
 def test_a_crawl_that_was_delivered_anew_reaches_the_newest_pool(ticks):
@@ -336,7 +382,7 @@ def test_a_method_that_is_configured_otherwise_selects_anew_from_the_newest_craw
     rankings = of(ticks.requested(definitions=changed), "ranking")
     assert ("random_ranking", "crawl-10") in rankings
     assert ("random_ranking", "crawl-1") not in rankings
-    ticks.succeed("random_ranking", "crawl-10", version="2")
+    ticks.succeed("random_ranking", "crawl-10", version="2", code_version="another seed")
     assert ("random_ranking", "crawl-10") not in ticks.requested(definitions=changed)
 
 
@@ -351,7 +397,42 @@ def test_equal_content_again_asks_for_nothing(ticks):
     assert ("random_subset", "crawl-1|f20") in ticks.requested()
 
 
+def test_a_change_is_not_forgotten_where_its_request_is_lost_or_a_run_is_under_way(ticks):
+    everything_up_to(ticks, *ROAD)
+    ticks.requested()
+    run = ticks.begin("embeddings", "crawl-1")
+    ticks.succeed("raw_pairs", "crawl-1", version="2")
+    assert ("embeddings", "crawl-1") not in ticks.requested()
+    ticks.instance.report_run_canceled(run)
+    for _ in range(2):
+        assert ("embeddings", "crawl-1") in ticks.requested()
+    ticks.succeed("embeddings", "crawl-1", version="2")
+    assert ("embeddings", "crawl-1") not in ticks.requested()
+
+
+def test_what_failed_is_asked_for_again_when_its_input_is_another(ticks):
+    everything_up_to(ticks, "raw_pairs", "proxy_checkpoint")
+    ticks.fail("embeddings", "crawl-1")
+    for _ in range(2):
+        assert ("embeddings", "crawl-1") not in ticks.requested()
+    ticks.succeed("raw_pairs", "crawl-1", version="2")
+    assert ("embeddings", "crawl-1") in ticks.requested()
+
+
 def test_one_dead_crawl_does_not_stop_another(ticks):
     ticks.instance.add_dynamic_partitions("crawl", ["crawl-2"])
     everything_up_to(ticks, *ROAD, crawl="crawl-2")
     assert ("random_ranking", "crawl-2") in ticks.requested()
+
+
+@pytest.mark.parametrize(("opens", "closes", "open_at"), [(3, 7, {3, 4, 5, 6}), (22, 2, {22, 23, 0, 1})])
+def test_hours_of_training_may_go_on_past_midnight(ticks, opens, closes, open_at):
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["one"]), automation_condition=InHours(opens, closes))
+    def asked_for():
+        pass
+
+    def requests(hour):
+        time = DAY.replace(hour=hour)
+        return dg.evaluate_automation_conditions(defs=[asked_for], instance=ticks.instance, evaluation_time=time)
+
+    assert {hour for hour in range(24) if requests(hour).total_requested} == open_at

@@ -5,7 +5,7 @@ import sys
 import dagster as dg
 import pytest
 
-from clipcov_assets.assets.pool import CRAWL_CHECKS
+from clipcov_assets.pooling import CRAWL_CHECKS
 from clipcov_assets.definitions import defs, resources
 
 METHODS = ("clipcov", "clip_score", "c_rho", "semdedup", "metaclip", "random")

@@ -38,6 +38,10 @@ def test_crawls_are_ordered_with_numbers_as_numbers():
     assert sorted(names, key=crawl_order) == ["2025-12-31", "2026-02-01", "crawl-1", "crawl-2", "crawl-10"]
 
 
+def test_of_two_crawls_one_is_always_the_earlier():
+    assert crawl_order("crawl-01") < crawl_order("crawl-1")
+
+
 @pytest.mark.parametrize(
     ("fraction", "key"),
     [(0.05, "f05"), (0.1, "f10"), (0.5, "f50"), (1.0, "f100"), (0.025, "f02p5"), (0.29, "f29")],

@@ -7,15 +7,15 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from clipcov_assets.assets.groups import POOL
 from clipcov_assets.assets.latent_classes import class_size_table
 from clipcov_assets.assets.road_asset import road_asset
-from clipcov_assets.automation import INCLUDED, LEFT_OUT, repool
+from clipcov_assets.automation import repool
 from clipcov_assets.core.statistics import no_statistics
 from clipcov_assets.drifts import drift_metadata
-from clipcov_assets.partitions import crawl_order, crawls
+from clipcov_assets.input_versions import EARLIER_CRAWLS, version_of
+from clipcov_assets.partitions import crawls
 from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
     CRAWL_PRODUCTS,
@@ -34,6 +34,7 @@ from clipcov_assets.pool_tables import (
     sums_of,
     versions_of_sums,
 )
+from clipcov_assets.pooling import earlier_crawls, sound_crawls
 from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.tables import EMBEDDINGS, PROXY_SHA256, column_schema
 from clipcov_assets.tables import POOL as POOL_SCHEMA
@@ -41,13 +42,7 @@ from resources.lance_store import LanceStore, StoredRows, WrittenTable
 
 # What the pool needs of each crawl, and what of it is read through the pool, at the Lance versions that it pins.
 CRAWL_ASSETS = ("raw_pairs", "embeddings", "latent_classes")
-CRAWL_TABLES = ("raw_pairs", "latent_classes", CRAWL_STATISTICS)
-# What must hold of a crawl before any pool takes it in: its blocking checks.
-CRAWL_CHECKS = {
-    "raw_pairs": ("unique_uids", "pairs_accounted_for", "few_quarantined"),
-    "embeddings": ("unit_and_finite", "one_embedding_a_pair"),
-    "latent_classes": ("one_class_a_pair",),
-}
+CRAWL_TABLES = ("raw_pairs", "latent_classes", CRAWL_STATISTICS, CRAWL_PRODUCTS)
 SHOWN_CRAWLS = 20  # in Dagster, which keeps every materialization for ever
 
 
@@ -69,48 +64,31 @@ def pool(context: dg.AssetExecutionContext, store: LanceStore) -> dg.Materialize
     named, so that one dead crawl does not freeze the others. All crawls must be embedded by the same proxy.
     """
     crawl = context.partition_key
-    crawls_so_far = _crawls_up_to(context, crawl)
-    unsound = _unsound(context, crawls_so_far[:-1])
-    sound = [name for name in crawls_so_far if name not in unsound]
-    joined = JoinedCrawls(store, sound, lambda name: _data_versions(context, name))
-    left_out = sorted({*joined.left_out, *unsound}, key=crawl_order)
+    earlier = sound_crawls(context.instance, crawl)
+    joined = JoinedCrawls(store, [*earlier, crawl], lambda name: _data_versions(context, name))
     rows, pooled, statistics = joined.rows, joined.crawls, joined.statistics
+    included = {one.crawl for one in pooled}
     written = joined.write(store, crawl)
     context.log.info(f"{crawl}: pool of {len(rows)} pairs from {len(pooled)} crawls")
     return materialized(
         written,
-        content_version(rows),
+        content_version(rows, load_class_embeddings(store, crawl)),
         # Its own crawl; the earlier ones stand in the table's metadata, which Dagster need not repeat every day.
         inputs=[latest_input(context, asset, crawl) for asset in CRAWL_ASSETS],
         metadata={
             "crawls": len(pooled),
-            INCLUDED: dg.MetadataValue.json([one.crawl for one in pooled]),
             "pairs": len(rows),
             "new_pairs": pooled[-1].new_pairs,
             "already_known": pooled[-1].pairs - pooled[-1].new_pairs,
             "mean_clip_score": legible(pc.mean(rows["clip_score"]).as_py()),
             "classes_with_pairs": int((statistics.counts > 0).sum()),
-            "left_out": _named(left_out),
-            LEFT_OUT: dg.MetadataValue.json(left_out),
+            "left_out": _named([name for name in earlier_crawls(context.instance, crawl) if name not in included]),
+            EARLIER_CRAWLS: version_of(earlier),
             "composition": _composition(pooled),
             "class_sizes": class_size_table(_class_names(store, crawl), statistics.counts),
             **drift_metadata(store, crawl),
         },
     )
-
-
-def _crawls_up_to(context: dg.AssetExecutionContext, crawl: str) -> list[str]:
-    """This crawl and the earlier ones, oldest first."""
-    known = context.instance.get_dynamic_partitions("crawl")
-    return [*sorted((name for name in known if crawl_order(name) < crawl_order(crawl)), key=crawl_order), crawl]
-
-
-def _unsound(context: dg.AssetExecutionContext, crawls: list[str]) -> set[str]:
-    """Those of the crawls of which a blocking check failed when it was last looked at."""
-    keys = [dg.AssetCheckKey(dg.AssetKey(asset), name) for asset, names in CRAWL_CHECKS.items() for name in names]
-    found = context.instance.event_log_storage.get_asset_check_partition_info(keys, partition_keys=crawls)
-    failed = AssetCheckExecutionRecordStatus.FAILED
-    return {one.partition_key for one in found if one.latest_execution_status == failed and one.partition_key}
 
 
 def _data_versions(context: dg.AssetExecutionContext, crawl: str) -> dict[str, str]:
@@ -228,7 +206,7 @@ class JoinedCrawls:
         self.rows = pa.concat_tables([self.rows, new.select(POOL_SCHEMA.names).cast(POOL_SCHEMA)])
         self.crawls.append(PooledCrawl(name, len(rows), len(new), versions, data_versions))
         self.statistics += load_statistics(store, CRAWL_STATISTICS, name, version=versions[CRAWL_STATISTICS])
-        self.products += load_cross_products(store, CRAWL_PRODUCTS, name)
+        self.products += load_cross_products(store, CRAWL_PRODUCTS, name, version=versions[CRAWL_PRODUCTS])
         stored = store.rows("latent_classes", name, version=versions["latent_classes"])
         self._take_out(stored, np.flatnonzero(known.to_numpy()))
 

@@ -1,15 +1,16 @@
 """From any partition back to the deliveries, and from a crawl or a pair to everything that holds it.
 
-Every materialization records the data version, the run and the Lance version of each of its inputs. Backwards, the walk
-finds the materializations with those data versions, not just the newest ones, and says what is no longer as it was.
-Forwards, it reads the subsets and pools that results were really made from, at the Lance versions that they recorded.
-The history is asked asset by asset, for many partitions at once: a pool may hold a year of daily crawls.
+Every materialization records the data version, the run and the Lance version of each of its inputs; a pool only those
+of its own crawl, and its table those of the earlier ones. Backwards, the walk finds the materializations with those
+data versions, not just the newest ones, and says what is no longer as it was. Forwards, it reads the subsets and pools
+that results were really made from, at the Lance versions that they recorded. The history is asked asset by asset, for
+many partitions at once: a pool may hold a year of daily crawls.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,7 @@ from clipcov_assets.export.lineage_text import (
     lineage_markdown,
     lineage_values,
 )
+from clipcov_assets.input_versions import data_versions
 from clipcov_assets.partitions import crawl_order
 from clipcov_assets.pool_tables import pooled_crawls
 from clipcov_assets.provenance import (
@@ -80,6 +82,7 @@ MOST_SEARCHED = 50  # of one partition, newest first
 MOST_LISTED = 100  # names in a message
 READERS = 8
 LARGEST_JSON = 100  # nodes that still go into Dagster's own history
+IN_BRIEF = "Of the earlier crawls of its pool, only what has changed since is listed; `clipcov_assets.trace` lists all."
 
 Partition = tuple[str, str | None]
 
@@ -144,11 +147,23 @@ class History:
 
     def made(self, wanted: RecordedInput) -> Made | None:
         """The materialization with this data version, by that run where it is there, of those that were looked for."""
-        found = list(self._made[place_of(wanted)].values())
-        return next((one for one in found if one.run == wanted.run_id), found[0] if found else None)
+
+        def likeness(one: Made) -> tuple[bool, bool]:
+            return one.run == wanted.run_id, one.lance_version == wanted.lance_version
+
+        return max(self._made[place_of(wanted)].values(), key=likeness, default=None)
+
+    def changed(self, inputs: Collection[RecordedInput]) -> list[RecordedInput]:
+        """Those of some inputs whose partition has other content now; no materialization is read for that."""
+        partitions: dict[str, set[str]] = defaultdict(set)
+        for one in inputs:
+            partitions[one.asset].add(str(one.partition))
+        now = {asset: data_versions(self._instance, dg.AssetKey(asset), some) for asset, some in partitions.items()}
+        return [one for one in inputs if now[one.asset].get(str(one.partition)) != one.data_version]
 
     def _is_found(self, wanted: RecordedInput) -> bool:
-        return any(one.run == wanted.run_id for one in self._made[place_of(wanted)].values())
+        # A pool records no runs of its earlier crawls.
+        return any(wanted.run_id in ("", one.run) for one in self._made[place_of(wanted)].values())
 
     def _pages(self, asset: str, partitions: Collection[str | None]) -> Iterator[None]:
         """Read materializations of some partitions page by page, newest first."""
@@ -215,15 +230,16 @@ def lineage_metadata(
 
     Returns:
         `lineage`, Markdown to read; `lineage_faults`, how many there are; and, where there are few enough for
-        Dagster's history, `lineage_nodes`, every node as JSON. `python -m clipcov_assets.trace` always gives them all.
+        Dagster's history, `lineage_nodes`, the nodes as JSON. A year of crawls is not read for every scorecard: of
+        the earlier crawls of a pool there is only what has changed. `python -m clipcov_assets.trace` gives all.
     """
     recorded = tuple(
         RecordedInput(one.asset, one.partition, one.data_version, one.run_id, one.lance_version) for one in inputs
     )
     root = Made(Place(asset, partition, ""), recorded, configuration=configuration())
-    lineage = _lineage(History(instance), store, root, {})
+    lineage = _lineage(History(instance), store, root, {}, only_changed=True)
     metadata: dict[str, dg.MetadataValue] = {
-        "lineage": dg.MetadataValue.md(lineage_markdown(lineage)),
+        "lineage": dg.MetadataValue.md(f"{lineage_markdown(lineage)}\n{IN_BRIEF}\n"),
         "lineage_faults": dg.MetadataValue.int(len(lineage.faults)),
     }
     if len(lineage.nodes) <= LARGEST_JSON:
@@ -321,24 +337,45 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(ordered) or "none; is DAGSTER_HOME where the history is?"
 
 
-def _lineage(history: History, store: LanceStore, root: Made, code_now: Mapping[str, str]) -> Lineage:
-    made: dict[Place, Made | None] = {root.place: root}
-    versions: dict[Place, set[str]] = defaultdict(set)
-    versions[root.place].add(root.lance_version)
-    waiting = list(root.inputs)
-    while waiting:
-        history.find(waiting)
-        found: list[RecordedInput] = []
+def _lineage(
+    history: History, store: LanceStore, root: Made, code_now: Mapping[str, str], *, only_changed: bool = False
+) -> Lineage:
+    """Walk back from a result; of the earlier crawls of a pool all is followed, or only what has changed since."""
+
+    def whole(made: Made | None, version: str) -> Made | None:
+        if made is None or made.place.asset != "pool":
+            return made
+        earlier = _earlier_crawls(store, str(made.place.partition), version)
+        return replace(made, inputs=(*(history.changed(earlier) if only_changed else earlier), *made.inputs))
+
+    made: dict[Place, Made | None] = {root.place: whole(root, root.lance_version)}
+    versions: dict[Place, set[str]] = defaultdict(set, {root.place: {root.lance_version}})
+    reached = [root.place]
+    while reached:
+        waiting = [one for place in reached for one in getattr(made[place], "inputs", ())]
         for one in waiting:
-            place = place_of(one)
-            versions[place].add(one.lance_version)
-            if place not in made:
-                made[place] = history.made(one)
-                found += getattr(made[place], "inputs", ())
-        waiting = found
+            versions[place_of(one)].add(one.lance_version)
+        new = {place_of(one): one for one in waiting if place_of(one) not in made}
+        history.find(new.values())
+        made |= {place: whole(history.made(one), one.lance_version) for place, one in new.items()}
+        reached = list(new)
     faults = _Faults(history, store, made, versions, root.place)
     nodes = {place: _node(place, one, faults.of(place), code_now) for place, one in made.items()}
     return Lineage(root.place, nodes, configuration())
+
+
+def _earlier_crawls(store: LanceStore, crawl: str, version: str) -> list[RecordedInput]:
+    """What Dagster does not keep of the pool as of a crawl: the inputs of its earlier crawls, by data version alone."""
+    try:
+        pooled = pooled_crawls(store, crawl, version=int(version))
+    except (KeyError, ValueError):
+        return []  # that a table or a version is gone is a fault of its own
+    return [
+        RecordedInput(asset, one.crawl, data_version, "", str(one.versions.get(asset, "")))
+        for one in pooled
+        if one.crawl != crawl
+        for asset, data_version in (one.data_versions or {"latent_classes": UNKNOWN}).items()
+    ]
 
 
 def _node(place: Place, made: Made | None, faults: Iterable[Fault], code_now: Mapping[str, str]) -> Node:
@@ -369,12 +406,15 @@ class _Faults:
         versions: Mapping[Place, Collection[str]],
         root: Place,
     ) -> None:
-        self._history, self._store, self._made, self._versions, self._root = history, store, made, versions, root
+        self._history, self._store, self._made, self._root = history, store, made, root
         self._contents: dict[Partition, list[str]] = defaultdict(list)
         for place in made:
             self._contents[place.asset, place.partition].append(place.data_version)
+        used = [(place, int(one)) for place in made for one in sorted(versions[place]) if one.isdecimal()]
+        self._of_tables: dict[Place, list[Fault]] = defaultdict(list)
         with ThreadPoolExecutor(READERS) as readers:
-            self._of_tables = dict(zip(made, readers.map(self._look, made), strict=True))
+            for (place, _), faults in zip(used, readers.map(lambda one: list(self._look(*one)), used), strict=True):
+                self._of_tables[place] += faults
 
     def of(self, place: Place) -> Iterator[Fault]:
         yield from self._of_history(place)
@@ -398,24 +438,22 @@ class _Faults:
         if not made.inputs and place.asset not in SOURCES:
             yield Fault(UNRECORDED, "what it was made from is not recorded")
 
-    def _look(self, place: Place) -> list[Fault]:
+    def _look(self, place: Place, version: int) -> Iterator[Fault]:
+        """What is not in order about a table as it was when it was used."""
         partition, made = place.partition or "", self._made[place]
-        versions = sorted(one for one in self._versions[place] if one.isdecimal())
-        gone = [one for one in versions if not self._store.has_version(place.asset, partition, int(one))]
-        faults = [
-            Fault(GONE, f"Lance version {one} of its table is gone: its rows can no longer be read as they were used")
-            for one in gone
-        ]
-        newest = self._history.newest_of((place.asset, place.partition))
-        # The table's own metadata is read as it is now, which says nothing of earlier writes.
-        if made and versions and not gone and newest and newest.lance_version == made.lance_version:
-            faults += self._other_proxy(made) if place.asset in PROXY_TABLES else ()
-            faults += self._other_versions(made) if place.asset == "pool" else ()
-        return faults
+        try:
+            told = self._store.metadata(place.asset, partition, version=version)
+        except (KeyError, ValueError):
+            words = f"Lance version {version} of its table is gone: its rows can no longer be read as they were used"
+            yield Fault(GONE, words)
+            return
+        if made and place.asset in PROXY_TABLES:
+            yield from self._other_proxy(made, told.get(PROXY_SHA256))
+        if made and place.asset == "pool":
+            yield from self._other_versions(made, version)
 
-    def _other_proxy(self, made: Made) -> Iterator[Fault]:
+    def _other_proxy(self, made: Made, told: str | None) -> Iterator[Fault]:
         named = next((self._history.made(one) for one in made.inputs if one.asset == PROXY), None)
-        told = self._store.metadata(made.place.asset, made.place.partition or "").get(PROXY_SHA256)
         sha256 = named and named.facts.get("sha256")
         if sha256 and told != sha256:
             yield Fault(
@@ -423,14 +461,13 @@ class _Faults:
                 f"its table is of proxy {(told or 'of no name')[:12]}, but it names the {PROXY} {sha256[:12]}",
             )
 
-    def _other_versions(self, made: Made) -> Iterator[Fault]:
-        recorded = {(one.asset, one.partition): one.lance_version for one in made.inputs}
-        for one in pooled_crawls(self._store, made.place.partition or ""):
-            for table, version in one.versions.items():
-                named = recorded.get((table, one.crawl), str(version))
-                if named != str(version):
-                    words = f"reads {table} of {one.crawl} at Lance version {version}, but records version {named}"
-                    yield Fault(OTHER_VERSION, words)
+    def _other_versions(self, made: Made, version: int) -> Iterator[Fault]:
+        own = pooled_crawls(self._store, str(made.place.partition), version=version)[-1]
+        recorded = {one.asset: one.lance_version for one in made.inputs if one.partition == own.crawl}
+        for table, read in own.versions.items():
+            if (named := recorded.get(table, str(read))) != str(read):
+                words = f"reads {table} of {own.crawl} at Lance version {read}, but records version {named}"
+                yield Fault(OTHER_VERSION, words)
 
 
 @dataclass(frozen=True)

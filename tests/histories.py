@@ -5,6 +5,8 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 
+from clipcov_assets.assets.pool import CRAWL_TABLES
+from clipcov_assets.pool_tables import PooledCrawl, pooled_crawls_metadata
 from clipcov_assets.provenance import LANCE_VERSION, PROVENANCE, Input, provenance_table
 from resources.lance_store import LanceStore
 
@@ -58,14 +60,33 @@ def crawl(past: Past, name: str, proxy: Input | None, *uids: str) -> list[Input]
     return [raw, embedded, past.make("latent_classes", name, f"classes {name}", [embedded, proxy], **told)]
 
 
+def pool(past: Past, version: str, *crawls: list[Input], rows: pa.Table | None = None) -> Input:
+    """The pool as of the last of some crawls: Dagster keeps the inputs of that one, the pool's table those of all."""
+    pooled = [
+        PooledCrawl(
+            crawl=str(tables[0].partition),
+            pairs=0,
+            new_pairs=0,
+            versions={
+                one.asset: int(one.lance_version) for one in tables if one.asset in CRAWL_TABLES and one.lance_version
+            },
+            data_versions={one.asset: one.data_version for one in tables},
+        )
+        for tables in crawls
+    ]
+    rows = pairs() if rows is None else rows
+    told = {"table": pooled_crawls_metadata(pooled), "pairs": len(rows), "crawls": len(crawls)}
+    return past.make("pool", pooled[-1].crawl, version, crawls[-1], rows=rows, **told)
+
+
 def two_crawls(past: Past) -> None:
     """A road over two crawls to one scorecard: pairs a b c, then c d e of which c is known; the subset is b and d."""
     proxy = Input("proxy_checkpoint", None, PROXY[:16], "", {})
-    tables = [*crawl(past, "crawl-1", None, "a", "b", "c"), *crawl(past, "crawl-2", proxy, "c", "d", "e")]
+    crawls = crawl(past, "crawl-1", None, "a", "b", "c"), crawl(past, "crawl-2", proxy, "c", "d", "e")
     rows = pa.table({"uid": ["a", "b", "c", "d", "e"], "crawl": ["crawl-1"] * 3 + ["crawl-2"] * 2})
-    pool = past.make("pool", "crawl-2", "pool", tables, rows=rows, table={"crawls": "[]"}, pairs=5, crawls=2)
+    pooled = pool(past, "pool", *crawls, rows=rows)
     shards = [
-        past.make("clipcov_class_ranking", f"crawl-2|s0{shard}", f"shard {shard}", [pool], rows=pairs())
+        past.make("clipcov_class_ranking", f"crawl-2|s0{shard}", f"shard {shard}", [pooled], rows=pairs())
         for shard in range(2)
     ]
     ranking = past.make("clipcov_ranking", "crawl-2", "ranking", shards, rows=pairs("b", "d"))

@@ -15,6 +15,7 @@ from clipcov_assets.assets.comparison import thinned
 from clipcov_assets.core import METHODS
 from clipcov_assets.demo import road
 from clipcov_assets.export.escape import escape_markdown
+from clipcov_assets.lineage import lineage_of
 from clipcov_assets.partitions import FRACTIONS, fractions_of, of_crawl
 from clipcov_assets.pool_tables import load_pool
 from clipcov_assets.tables import CURVE
@@ -254,6 +255,16 @@ def test_every_derived_partition_says_where_it_came_from(machine):
     assert (record["asset"], record["partition"]) == ("clipcov_ranking", "crawl-2")
     assert record["data_version"] == machine.data_version("clipcov_ranking", "crawl-2")
     assert record["lance_version"] == str(machine.store.version("clipcov_ranking", "crawl-2"))
+
+
+def test_a_scorecard_is_followed_back_to_both_crawls_of_its_pool(machine):
+    lineage = lineage_of(machine.instance, machine.store, "clipcov_scorecard", "crawl-2|f50")
+    assert lineage.faults == []
+    followed = {
+        place.partition for place, node in lineage.nodes.items() if place.asset == "latent_classes" and node.run
+    }
+    assert followed == set(CRAWLS)
+    assert machine.metadata("clipcov_scorecard", "crawl-2|f50")["lineage_faults"] == 0
 
 
 def test_materializing_again_gives_the_same_bytes(machine):

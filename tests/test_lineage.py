@@ -20,7 +20,7 @@ from clipcov_assets.lineage import (
 )
 from clipcov_assets.pool_tables import PooledCrawl, pooled_crawls_metadata
 from clipcov_assets.provenance import Input
-from tests.histories import PROXY, SCORECARD, Past, crawl, pairs, two_crawls
+from tests.histories import PROXY, SCORECARD, Past, crawl, pairs, pool, two_crawls
 
 NOUNS = ("subset", "checkpoint", "scorecard")
 
@@ -33,6 +33,17 @@ def past(tmp_path):
 
 def trace(past, asset=SCORECARD[0], partition=SCORECARD[1], **options):
     return lineage_of(past.instance, past.store, asset, partition, **options)
+
+
+def place(lineage, asset, partition):
+    (found,) = [one for one in lineage.nodes if (one.asset, one.partition) == (asset, partition)]
+    return found
+
+
+def forget(past, asset, partition):
+    """Write a table again and forget what it was before."""
+    name = past.store.write(asset, partition, pairs("a")).name
+    lancedb.connect(past.store.uri).open_table(name).optimize(cleanup_older_than=timedelta(milliseconds=5))
 
 
 def faults(lineage):
@@ -78,24 +89,60 @@ def test_the_search_goes_on_page_by_page_and_has_an_end(past, monkeypatch):
 def test_equal_content_again_is_no_fault(past):
     two_crawls(past)
     past.make("raw_pairs", "crawl-1", "raw crawl-1", rows=pairs("a", "b", "c"))
-    assert trace(past).faults == []
+    lineage = trace(past)
+    assert lineage.faults == []
+    assert lineage.nodes[place(lineage, "raw_pairs", "crawl-1")].lance_version == "1"
+
+
+@pytest.mark.parametrize("asset", ["raw_pairs", "embeddings", "latent_classes"])
+def test_an_earlier_crawl_of_a_pool_that_was_made_anew_has_changed_since(past, asset):
+    two_crawls(past)
+    past.make(asset, "crawl-1", "other content", [])
+    lineage = trace(past)
+    assert faults(lineage) == [(asset, "crawl-1", CHANGED)]
+
+
+def test_an_earlier_crawl_of_a_pool_that_can_no_longer_be_read_is_named(past):
+    two_crawls(past)
+    forget(past, "latent_classes", "crawl-1")
+    assert faults(trace(past)) == [("latent_classes", "crawl-1", GONE)]
+
+
+def test_an_earlier_crawl_of_which_a_pool_records_no_content_is_named(past):
+    first = crawl(past, "crawl-1", None, "a")
+    own = crawl(past, "crawl-2", Input("proxy_checkpoint", None, PROXY[:16], "", {}), "b")
+    versions = {"raw_pairs": 1, "latent_classes": 1}
+    table = pooled_crawls_metadata([PooledCrawl(tables[0].partition, 1, 1, versions) for tables in (first, own)])
+    past.make("pool", "crawl-2", "pool", own, rows=pairs(), table=table)
+    assert faults(trace(past, "pool", "crawl-2")) == [("latent_classes", "crawl-1", UNRECORDED)]
 
 
 def test_a_version_that_is_gone_is_named(past):
     two_crawls(past)
-    name = past.store.write("pool", "crawl-2", pairs("a")).name
-    lancedb.connect(past.store.uri).open_table(name).optimize(cleanup_older_than=timedelta(milliseconds=5))
+    forget(past, "pool", "crawl-2")
     lineage = trace(past)
     assert faults(lineage) == [("pool", "crawl-2", GONE)]
     assert "Lance version 1" in lineage.faults[0][1].words
+    # What else the pool held stood in its table.
+    assert ("latent_classes", "crawl-1") not in {(one.asset, one.partition) for one in lineage.nodes}
 
 
 def test_embeddings_of_another_proxy_than_they_name_are_found(past):
+    past.make("proxy_checkpoint", None, PROXY[:16], [], sha256="feedface")
+    proxy = Input("proxy_checkpoint", None, PROXY[:16], "", {})
+    pool(past, "pool", crawl(past, "crawl-1", proxy, "a"), crawl(past, "crawl-2", proxy, "b"))
+    lineage = trace(past, "pool", "crawl-2")
+    tables = [
+        (asset, name, OTHER_PROXY) for name in ("crawl-1", "crawl-2") for asset in ("embeddings", "latent_classes")
+    ]
+    assert sorted(faults(lineage)) == sorted(tables)
+    assert "of proxy abcdefabcdef, but it names the proxy_checkpoint feedface" in lineage.faults[0][1].words
+
+
+def test_a_table_is_looked_at_as_it_was_when_it_was_used(past):
     two_crawls(past)
     past.store.write("embeddings", "crawl-2", pairs("c", "d", "e"), {"proxy_sha256": "feedface"})
-    lineage = trace(past)
-    assert faults(lineage) == [("embeddings", "crawl-2", OTHER_PROXY)]
-    assert "proxy feedface" in lineage.faults[0][1].words
+    assert trace(past).faults == []
 
 
 def test_a_proxy_that_was_replaced_has_changed_since(past):
@@ -108,9 +155,8 @@ def test_one_input_with_two_contents_is_found(past):
     two_crawls(past)
     past.make("proxy_checkpoint", None, "another", [], sha256=PROXY)
     other = Input("proxy_checkpoint", None, "another", "", {})
-    tables = [*crawl(past, "crawl-1", Input("proxy_checkpoint", None, PROXY[:16], "", {}), "a")]
-    tables += crawl(past, "crawl-3", other, "f")
-    past.make("pool", "crawl-3", "pool of two proxies", tables)
+    first = crawl(past, "crawl-1", Input("proxy_checkpoint", None, PROXY[:16], "", {}), "a")
+    pool(past, "pool of two proxies", first, crawl(past, "crawl-3", other, "f"))
     found = faults(trace(past, "pool", "crawl-3"))
     assert found.count(("proxy_checkpoint", None, TWO_CONTENTS)) == 2
 
@@ -167,13 +213,13 @@ def test_what_was_never_materialized_is_answered_with_what_was(past, asset, part
 def test_a_long_history_is_asked_in_few_questions(past, monkeypatch):
     proxy = Input("proxy_checkpoint", None, PROXY[:16], "", {})
     past.make("proxy_checkpoint", None, PROXY[:16])
-    tables = []
+    crawls = []
     for number in range(100):
         name = f"crawl-{number}"
         raw = past.make("raw_pairs", name, f"raw {number}")
         embedded = past.make("embeddings", name, f"embedded {number}", [raw, proxy])
-        tables += [raw, embedded, past.make("latent_classes", name, f"classes {number}", [embedded, proxy])]
-    past.make("pool", "crawl-99", "pool", tables)
+        crawls.append([raw, embedded, past.make("latent_classes", name, f"classes {number}", [embedded, proxy])])
+    pooled = pool(past, "pool", *crawls)
     asked = []
     ask = past.instance.fetch_materializations
     monkeypatch.setattr(past.instance, "fetch_materializations", lambda *a, **b: asked.append(a) or ask(*a, **b))
@@ -181,6 +227,8 @@ def test_a_long_history_is_asked_in_few_questions(past, monkeypatch):
     assert len(lineage.nodes) == 302
     assert lineage.faults == []
     assert len(asked) <= 6
+    metadata = lineage_metadata(past.instance, past.store, "clipcov_ranking", "crawl-99", [pooled])
+    assert len(metadata["lineage_nodes"].value["nodes"]) == 6  # ranking, pool, tables of its own crawl, and proxy
 
 
 def test_a_result_that_is_being_made_carries_its_lineage(past):
@@ -188,13 +236,21 @@ def test_a_result_that_is_being_made_carries_its_lineage(past):
     checkpoint = Input("clipcov_checkpoint", "crawl-2|f20", "checkpoint", "", {})
     metadata = lineage_metadata(past.instance, past.store, "clipcov_scorecard", "crawl-2|f20", [checkpoint])
     assert metadata["lineage_faults"].value == 0
-    assert "**raw_pairs** crawl-1" in metadata["lineage"].value
+    assert "**embeddings** crawl-2" in metadata["lineage"].value
+    assert "**embeddings** crawl-1" not in metadata["lineage"].value
     nodes = metadata["lineage_nodes"].value["nodes"]
-    assert len(nodes) == 14
+    assert len(nodes) == 12
     assert nodes[0]["configuration"]["CLIPCOV_SCALE"] == "tiny"
-    past.make("raw_pairs", "crawl-1", "other pairs")
+
+
+def test_a_result_that_is_being_made_names_what_has_changed_of_earlier_crawls(past):
+    two_crawls(past)
+    past.make("embeddings", "crawl-1", "embedded otherwise")
+    checkpoint = Input("clipcov_checkpoint", "crawl-2|f20", "checkpoint", "", {})
     metadata = lineage_metadata(past.instance, past.store, "clipcov_scorecard", "crawl-2|f20", [checkpoint])
     assert metadata["lineage_faults"].value == 1
+    assert "**embeddings** crawl-1" in metadata["lineage"].value
+    assert "has changed since" in metadata["lineage"].value
 
 
 def held(reach):
@@ -243,8 +299,7 @@ def test_what_cannot_be_said_any_more_is_said_to_be_unknown(past):
 
 def test_a_subset_is_read_for_a_pair_even_if_its_pool_is_gone(past):
     two_crawls(past)
-    name = past.store.write("pool", "crawl-2", pairs("a")).name
-    lancedb.connect(past.store.uri).open_table(name).optimize(cleanup_older_than=timedelta(milliseconds=5))
+    forget(past, "pool", "crawl-2")
     found = held(reached_from_pair(past.instance, past.store, "d"))
     assert found[("pool", "crawl-2")] is None
     assert found[("clipcov_checkpoint", "crawl-2|f20")] == 1

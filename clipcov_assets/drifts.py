@@ -8,10 +8,10 @@ import dagster as dg
 
 from clipcov_assets.core.drift import ROUNDED, Drift, PoolSums
 from clipcov_assets.pool_tables import (
-    CLASS_EMBEDDINGS,
     POOL_PRODUCTS,
     POOL_STATISTICS,
     PooledCrawl,
+    class_names,
     load_cross_products,
     load_statistics,
     pooled_crawls,
@@ -79,8 +79,7 @@ class _Pool:
         self.sums = PoolSums(
             load_statistics(store, POOL_STATISTICS, crawl), load_cross_products(store, POOL_PRODUCTS, crawl)
         )
-        names = store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"]).sort_by("latent_class")
-        self.class_names: list[str] = names["name"].to_pylist()
+        self.class_names = class_names(store, crawl)
         self.proxy = _proxy(store, self.crawls[-1])
         self.classes, self.width = self.sums.statistics.image_sums.shape
 

@@ -6,6 +6,7 @@ the pair's latent class alone, and must add up to the gain that is stored.
 
 import math
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,9 +17,12 @@ import pyarrow.compute as pc
 
 from clipcov_assets.core.explanation import gain_terms, similarities
 from clipcov_assets.core.selection.clipcov import rank_by_clipcov
+from clipcov_assets.core.set_algebra import Combination
 from clipcov_assets.export.pair_page import (
     Absence,
     ClassPicks,
+    CombinedCut,
+    CombinedExplanation,
     Cut,
     Explanation,
     OtherPair,
@@ -26,63 +30,104 @@ from clipcov_assets.export.pair_page import (
     ShownPair,
     place_words,
 )
-from clipcov_assets.methods import RANKED
+from clipcov_assets.methods import COMBINED, KNOWN, RANKED
 from clipcov_assets.partitions import FULL_FRACTION, check_crawl_name, crawl_order, fractions_of, of_crawl
-from clipcov_assets.pool_tables import CLASS_EMBEDDINGS, PooledClasses, places_of, pooled_crawls
+from clipcov_assets.pool_tables import READERS, PooledClasses, class_names, places_of, pooled_crawls
 from clipcov_assets.scales import SCALE
 from clipcov_assets.tables import PLACE, POOL, RANKING
+from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 
 SHOWN_PICKS = 6
 ROUNDING = 1e-5  # of gains, which a ranking holds as float32
 
 
-def pools(store: LanceStore) -> list[str]:
-    """The crawls that have a pool, oldest first.
+def pools(store: LanceStore, catalog: CrawlCatalog) -> list[str]:
+    """The crawls that have a pool, oldest first, but for those that were withdrawn.
 
     Raises:
         KeyError: There is none yet.
+        OSError: The catalog cannot be read.
     """
-    crawls = sorted(store.partitions("pool"), key=crawl_order)
+    withdrawn = catalog.withdrawn()
+    crawls = sorted((one for one in store.partitions("pool") if one not in withdrawn), key=crawl_order)
     if not crawls:
         raise KeyError(f"no crawl has a pool in {store.uri}: materialize pool for one first, or run make demo")
     return crawls
 
 
-def newest_pool(store: LanceStore) -> str:
-    """The newest crawl that has a pool.
+def newest_pool(store: LanceStore, catalog: CrawlCatalog) -> str:
+    """The newest crawl that has a pool and was not withdrawn.
 
     Raises:
         KeyError: There is none yet.
+        OSError: The catalog cannot be read.
     """
-    return pools(store)[-1]
+    return pools(store, catalog)[-1]
 
 
-def ranked_methods(store: LanceStore, crawl: str) -> list[str]:
-    """The methods that can be asked about the pool as of a crawl."""
-    return [method for method in RANKED if store.exists(*_ranking_table(method, crawl))]
+def askable(store: LanceStore, crawl: str) -> list[str]:
+    """The methods and combinations that can be asked about the pool as of a crawl."""
+    ranked = [method for method in RANKED if store.exists(*_ranking_table(method, crawl))]
+    return [*ranked, *(name for name, one in COMBINED.items() if set(one.methods) <= set(ranked))]
 
 
-def explain(store: LanceStore, uid: str, *, method: str, crawl: str) -> Explanation | Absence:
+def explain(
+    store: LanceStore, catalog: CrawlCatalog, uid: str, *, method: str, crawl: str
+) -> Explanation | CombinedExplanation | Absence:
     """Say why a method ranked a pair where it is; an `Absence` where a crawl knows the pair and the pool does not.
 
     Args:
         store: The tables.
+        catalog: Tells which crawls were withdrawn.
         uid: The pair.
-        method: Any that has a ranking.
-        crawl: The pool is that as of this crawl.
+        method: Any that has a ranking, or a combination of two.
+        crawl: The pool is that as of this crawl, which may be withdrawn.
 
     Raises:
         KeyError: A table is not there, or no crawl knows the pair; the message says what to do.
         ValueError: There is no such method or crawl name, or tables do not belong together.
+        OSError: The pool lacks the pair, and the catalog cannot be read.
     """
     check_crawl_name(crawl)
-    if method not in RANKED:
-        raise ValueError(f"unknown selection method {method!r}: choose one of {', '.join(RANKED)}")
-    if crawl not in pools(store):
-        raise KeyError(f"crawl {crawl!r} has no pool: choose one of {', '.join(pools(store))}, or materialize its pool")
-    pooled = store.find("pool", crawl, "uid", [uid], POOL.names).to_pylist()
-    return _PooledPair(store, method, crawl, pooled[0]).explanation() if pooled else _absence(store, uid, crawl)
+    if method not in KNOWN:
+        raise ValueError(f"unknown selection method {method!r}: choose one of {', '.join(KNOWN)}")
+    if not store.exists("pool", crawl):
+        listed = ", ".join(pools(store, catalog))
+        raise KeyError(f"crawl {crawl!r} has no pool: choose one of {listed}, or materialize its pool")
+    found = store.find("pool", crawl, "uid", [uid], POOL.names).to_pylist()
+    if not found:
+        return _absence(store, catalog, uid, crawl)
+    combination = KNOWN[method]
+    if isinstance(combination, Combination):
+        return _combined(store, combination, crawl, found[0])
+    return _PooledPair(store, method, crawl, found[0]).explanation()
+
+
+def _combined(
+    store: LanceStore, combination: Combination, crawl: str, pooled: Mapping[str, Any]
+) -> CombinedExplanation:
+    first, second = (_PooledPair(store, one, crawl, pooled).explanation() for one in combination.methods)
+    uid = pooled["uid"]
+
+    def cut(key: str, ours: Cut, theirs: Cut) -> CombinedCut:
+        subset = f"{combination.name}_subset", of_crawl(crawl, key)
+        if not store.exists(*subset):
+            return CombinedCut(ours.fraction)
+        held = len(store.find(*subset, "uid", [uid], ["uid"])) > 0
+        heads = ([uid] if ours.holds(first.rank) else [], [uid] if theirs.holds(second.rank) else [])
+        if held != (len(combination(*heads)) > 0):
+            raise ValueError(f"{subset[0]} of {subset[1]} was made from other subsets: materialize it again")
+        return CombinedCut(ours.fraction, store.row_count(*subset), held)
+
+    keys = fractions_of(combination.name)
+    return CombinedExplanation(
+        name=combination.name,
+        summary=combination.summary,
+        cuts=tuple(map(cut, keys, first.cuts, second.cuts)),
+        first=first,
+        second=second,
+    )
 
 
 class _PooledPair:
@@ -105,7 +150,7 @@ class _PooledPair:
             pool_pairs=self._store.row_count("pool", self._crawl),
             brought_by=self._pooled["crawl"],
             place=place_words(own["file"], own["key"], own["row"]),
-            latent_class=self._class_name(),
+            latent_class=class_names(self._store, self._crawl)[self._pooled["latent_class"]],
             clip_score=self._pooled["clip_score"],
             rank=self._ranked["rank"],
             gain=self._ranked["gain"],
@@ -129,9 +174,10 @@ class _PooledPair:
             return Cut(fraction)
         rows = self._store.rows(*subset)
         held = len(self._store.find(*subset, "uid", [self._uid], ["uid"])) > 0
-        if held != (self._ranked["rank"] < len(rows)):
+        cut = Cut(fraction, len(rows), rows.slice(len(rows) - 1, 1, ["gain"])["gain"][0].as_py())
+        if held != cut.holds(self._ranked["rank"]):
             raise ValueError(f"{subset[0]} of {subset[1]} was made from another ranking: materialize it again")
-        return Cut(fraction, len(rows), rows.slice(len(rows) - 1, 1, ["gain"])["gain"][0].as_py())
+        return cut
 
     def _class_picks(self) -> ClassPicks | None:
         """The picks before the pair in its latent class, the only one whose embeddings are read."""
@@ -214,11 +260,6 @@ class _PooledPair:
                 found |= {row["uid"]: row for row in rows.to_pylist()}
         return found
 
-    def _class_name(self) -> str:
-        names = self._store.read(CLASS_EMBEDDINGS, self._crawl, ["latent_class", "name"])
-        name: str = names.filter(pc.equal(names["latent_class"], self._pooled["latent_class"]))["name"][0].as_py()
-        return name
-
 
 def _ranking_table(method: str, crawl: str) -> tuple[str, str]:
     """Asset and partition of a method's ranking; `full` has none but its subset, which is the whole pool."""
@@ -240,19 +281,36 @@ def _shown(row: Mapping[str, Any]) -> ShownPair:
     return ShownPair(row["uid"], row["caption"], row["image"])
 
 
-def _absence(store: LanceStore, uid: str, crawl: str) -> Absence:
+def _absence(store: LanceStore, catalog: CrawlCatalog, uid: str, crawl: str) -> Absence:
     """Look for a pair that the pool does not hold in every crawl."""
-    held = [one for one in store.partitions("raw_pairs") if len(store.find("raw_pairs", one, "uid", [uid], ["uid"]))]
-    set_aside = [
-        SetAside(one, place_words(row["file"], row["key"], row["row"]), row["reason"], row["detail"] or "")
-        for one in sorted(store.partitions("quarantine"), key=crawl_order)
-        for row in store.find("quarantine", one, "uid", [uid], [*PLACE, "reason", "detail"]).to_pylist()
-    ]
-    if not held and not set_aside:
+
+    def search(asset: str, columns: list[str]) -> dict[str, list[dict[str, Any]]]:
+        """Crawl -> its rows of the pair, oldest crawl first; crawls that have none are left out."""
+        crawls = sorted(store.partitions(asset), key=crawl_order)
+        with ThreadPoolExecutor(READERS) as readers:
+            rows = readers.map(lambda one: store.find(asset, one, "uid", [uid], columns).to_pylist(), crawls)
+            return {one: found for one, found in zip(crawls, rows, strict=True) if found}
+
+    held, faults = search("raw_pairs", ["uid"]), search("quarantine", [*PLACE, "reason", "detail"])
+    if not held and not faults:
         raise KeyError(
             f"no crawl knows pair {uid!r}: look for its uid in raw_pairs or in a gallery (a pair that was delivered "
             "without one is named by its content), or ingest the crawl that delivers it"
         )
-    held.sort(key=crawl_order)
-    later = tuple(one for one in held if crawl_order(one) > crawl_order(crawl))
-    return Absence(uid, crawl, tuple(set_aside), tuple(one for one in held if one not in later), later)
+    withdrawn = catalog.withdrawn()
+    pooled = {one.crawl for one in pooled_crawls(store, crawl)}
+    there = [one for one in held if one not in withdrawn]
+    later = [one for one in there if crawl_order(one) > crawl_order(crawl)]
+    return Absence(
+        uid=uid,
+        crawl=crawl,
+        set_aside=tuple(
+            SetAside(one, place_words(row["file"], row["key"], row["row"]), row["reason"], row["detail"] or "")
+            for one, rows in faults.items()
+            for row in rows
+        ),
+        withdrawn={one: withdrawn[one] for one in held if one in withdrawn},
+        left_out=tuple(one for one in there if one not in pooled and one not in later),
+        changed=tuple(one for one in there if one in pooled),
+        later=tuple(later),
+    )

@@ -29,9 +29,9 @@ from clipcov_assets.export.gallery_page import (
     Subset,
     gallery_page,
 )
-from clipcov_assets.methods import COMBINED, RANKED
+from clipcov_assets.methods import KNOWN, RANKED
 from clipcov_assets.partitions import check_crawl_name
-from clipcov_assets.pool_tables import CLASS_EMBEDDINGS, places_of
+from clipcov_assets.pool_tables import class_names, places_of
 from clipcov_assets.subset_pairs import pairs_of_pool
 from clipcov_assets.tables import PLACE, QUARANTINE, RANKING
 from resources.lance_store import LanceStore
@@ -42,7 +42,6 @@ SHOWN_FAULTS = 4  # of each reason
 SIDE = 96  # pixels
 DECODERS = 4  # threads; each may hold an image of 256 MiB
 SUBSET = "_subset"
-KNOWN = RANKED | COMBINED
 
 Look = tuple[str, Thumbnail]  # caption, and image if any
 Key = tuple[int, str]  # number and name of a latent class: another crawl may have other classes
@@ -103,8 +102,15 @@ def gallery_of(store: LanceStore, asset: str, partition: str, *, beside: tuple[s
 
 @dataclass(frozen=True, eq=False)
 class _Divided:
-    """A latent class, or the whole pool, divided by a subset: rows of a side, in the order of the ranks."""
+    """A latent class, or the whole pool, divided by a subset.
 
+    Attributes:
+        pairs: Of the class in the pool.
+        picks: Rows of a side, in the order of the ranks.
+        rejected: Likewise; none where the subset has no ranking.
+    """
+
+    pairs: int
     picks: np.ndarray
     rejected: np.ndarray
 
@@ -119,10 +125,11 @@ class _Side:
 
     Attributes:
         subset: Which one it is.
+        class_sizes: Pairs of every latent class of the pool that has any.
     """
 
     def __init__(self, store: LanceStore, asset: str, partition: str) -> None:
-        """Read the order and the latent class of every pair; no caption and no image.
+        """Read the latent class of every pair, and the order of those that are ranked; no caption and no image.
 
         Raises:
             KeyError: The subset, its ranking or its pool is not materialized.
@@ -137,7 +144,10 @@ class _Side:
         pool = store.read("pool", crawl, ["uid", "latent_class"])
         places = places_of(self._rows["uid"], pool["uid"], f"the pool of {crawl}")
         self._latent_class = pool["latent_class"].take(places).to_numpy()
-        self._names = _class_names(store, crawl)
+        names = class_names(store, crawl)
+        classes, counts = (one.tolist() for one in np.unique(pool["latent_class"].to_numpy(), return_counts=True))
+        # Counted in the pool: a combination has no ranking that holds all of it.
+        self.class_sizes: dict[Key, int] = {(k, names[k]): count for k, count in zip(classes, counts, strict=True)}
         self._held_beside: np.ndarray | None = None
 
     def compare(self, other: "_Side") -> None:
@@ -145,18 +155,13 @@ class _Side:
         held = other._rows["uid"].slice(0, other._picked).combine_chunks()
         self._held_beside = pc.is_in(self._rows["uid"], value_set=held).to_numpy()
 
-    def class_sizes(self) -> dict[Key, int]:
-        """Pairs of every latent class that has any."""
-        classes, counts = np.unique(self._latent_class, return_counts=True)
-        return {(k, self._name(k)): count for k, count in zip(classes.tolist(), counts.tolist(), strict=True)}
-
     def divide(self, key: Key | None) -> _Divided:
         """Divide a latent class into picks and rejected, or the whole pool where the key is None."""
-        rows = np.arange(len(self._rows))
+        rows, pairs = np.arange(len(self._rows)), sum(self.class_sizes.values())
         if key is not None:
-            latent_class, name = key
-            rows = rows[(self._latent_class == latent_class) & (self._name(latent_class) == name)]
-        return _Divided(*np.split(rows, [np.searchsorted(rows, self._picked)]))
+            pairs = self.class_sizes.get(key, 0)
+            rows = np.flatnonzero(self._latent_class == key[0]) if pairs else rows[:0]
+        return _Divided(pairs, *np.split(rows, [np.searchsorted(rows, self._picked)]))
 
     def uids(self, parts: Iterable[_Divided]) -> list[str]:
         """Uids of what is shown of some classes."""
@@ -168,13 +173,10 @@ class _Side:
         shown = self._shown(_rows_shown(parts), looks)
         return [self._cut(one, shown) for one in parts]
 
-    def _name(self, latent_class: int) -> str:
-        return self._names.get(latent_class, "unnamed")
-
     def _cut(self, part: _Divided, shown: Mapping[int, Shown]) -> Cut:
         first, last, rejected = (tuple(shown[row] for row in rows.tolist()) for rows in part.shown)
         return Cut(
-            pairs=len(part.picks) + len(part.rejected),
+            pairs=part.pairs,
             picked=len(part.picks),
             first=first,
             last=last,
@@ -236,11 +238,6 @@ def _notes(ranking: pa.Table | None, uid: pa.ChunkedArray) -> list[str]:
     return ["; ".join(f"{reason}: {value}" for reason, value in row.items() if value) for row in rows.to_pylist()]
 
 
-def _class_names(store: LanceStore, crawl: str) -> dict[int, str]:
-    rows = store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"])
-    return dict(zip(rows["latent_class"].to_pylist(), rows["name"].to_pylist(), strict=True))
-
-
 def _looks(store: LanceStore, crawl: str, uids: Iterable[str]) -> dict[str, Look]:
     """Caption and thumbnail of some pairs of a pool."""
     found = pairs_of_pool(store, crawl, pa.chunked_array([pa.array(sorted(uids), pa.string())]))
@@ -255,7 +252,7 @@ def _looks(store: LanceStore, crawl: str, uids: Iterable[str]) -> dict[str, Look
 def _largest_classes(sides: Iterable[_Side]) -> list[Key]:
     sizes: Counter[Key] = Counter()
     for side in sides:
-        sizes.update(side.class_sizes())
+        sizes.update(side.class_sizes)
     return sorted(sizes, key=lambda key: (-sizes[key], key))
 
 

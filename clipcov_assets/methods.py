@@ -8,5 +8,6 @@ from clipcov_assets.scales import SCALE
 RANKED: dict[str, Method] = METHODS | ABLATIONS
 COMPARED: dict[str, Method] = {name: RANKED[name] for name in SCALE.methods}
 COMBINED: dict[str, Combination] = {one.name: one for one in SCALE.combinations}
+KNOWN: dict[str, Method | Combination] = {**RANKED, **COMBINED}
 # A combination has no ranking; in all else its assets are like a method's.
 SELECTIONS: dict[str, Method | Combination] = {**COMPARED, **COMBINED}

@@ -18,9 +18,11 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from clipcov_assets.definitions import resources
-from clipcov_assets.explain import explain, newest_pool, pools, ranked_methods
-from clipcov_assets.export.pair_page import Explanation, page, pair_page
+from clipcov_assets.explain import askable, explain, newest_pool, pools
+from clipcov_assets.export.pair_page import Absence, page, pair_page
+from clipcov_assets.export.report import report_name
 from clipcov_assets.partitions import crawl_order
+from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 from resources.report_shelf import ReportShelf
 
@@ -48,11 +50,11 @@ class Answer:
 
 
 class Pages:
-    """The pages of a store and a shelf; may be used from several threads."""
+    """The pages of a store, a catalog and a shelf; may be used from several threads."""
 
-    def __init__(self, store: LanceStore, shelf: ReportShelf) -> None:
+    def __init__(self, store: LanceStore, catalog: CrawlCatalog, shelf: ReportShelf) -> None:
         """Nothing is read yet."""
-        self._store, self._shelf = store, shelf
+        self._store, self._catalog, self._shelf = store, catalog, shelf
 
     def answer(self, target: str) -> Answer:
         """Answer a request for a path, with or without a query."""
@@ -63,10 +65,11 @@ class Pages:
             return self._pair(query) if path == "/pair" else self._file(path)
         except KeyError as error:
             return _refusal(HTTPStatus.NOT_FOUND, str(error.args[0]))
-        except ValueError as error:
-            return _refusal(HTTPStatus.BAD_REQUEST, str(error))
         except (OSError, RuntimeError) as error:  # what Lance raises where a table cannot be read
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"the tables or the report cannot be read: {error}")
+            words = f"the tables, the report or the marks of withdrawn crawls cannot be read: {error}"
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, words)
+        except ValueError as error:  # last: that an address cannot be read is one, too
+            return _refusal(HTTPStatus.BAD_REQUEST, str(error))
 
     def _file(self, path: str) -> Answer:
         """A file of the shelf: nothing hidden, and nothing that lies elsewhere or is linked from elsewhere."""
@@ -87,13 +90,13 @@ class Pages:
         if not fields.get("uid"):
             raise ValueError("no uid: write the pair's uid into the form of the first page")
         uid, method = fields["uid"], fields.get("method", METHOD)
-        crawl = fields["crawl"] if "crawl" in fields else newest_pool(self._store)
-        explanation = explain(self._store, uid, method=method, crawl=crawl)
-        if isinstance(explanation, Explanation):
-            others = (one for one in ranked_methods(self._store, crawl) if one != method)
-            links = {f"by {one}": _address(uid, method=one, crawl=crawl) for one in others}
-        else:
+        crawl = fields["crawl"] if "crawl" in fields else newest_pool(self._store, self._catalog)
+        explanation = explain(self._store, self._catalog, uid, method=method, crawl=crawl)
+        if isinstance(explanation, Absence):
             links = {f"the pool of {one}": _address(uid, method=method, crawl=one) for one in explanation.later}
+        else:
+            others = (one for one in askable(self._store, crawl) if one != method)
+            links = {f"by {one}": _address(uid, method=one, crawl=crawl) for one in others}
         address = partial(_address, method=method, crawl=crawl)
         found = pair_page(explanation, links={**BACK, **links}, address=address)
         return Answer(found.encode())
@@ -104,13 +107,19 @@ class Pages:
         return Answer(page("Reports", sections, links=links).encode())
 
     def _reports(self) -> str:
-        there = (Path(self._shelf.directory) / "comparison.html").is_file()
+        """Links to the comparisons, newest crawl first."""
+        there = [file.stem for file in Path(self._shelf.directory, report_name("x")).parent.glob("*.html")]
+        links = [
+            f'<li><a href="/{quote(report_name(crawl))}">{html.escape(crawl)}</a></li>'
+            for crawl in sorted(there, key=crawl_order, reverse=True)
+            if not _is_hidden(report_name(crawl))
+        ]
         words = (
-            '<a href="/comparison.html">Zero-shot scores of every method and size, crawl by crawl</a>'
-            if there
-            else "No comparison yet: materialize <b>comparison</b> for a crawl."
+            f"<p>Zero-shot scores of every method and size:</p>\n<ul>{''.join(links)}</ul>"
+            if links
+            else "<p>No comparison yet: materialize <b>comparison</b> for a crawl.</p>"
         )
-        return f"<section><h2>Comparison</h2>\n<p>{words}</p></section>\n"
+        return f"<section><h2>Comparisons</h2>\n{words}</section>\n"
 
     def _galleries(self) -> str:
         """Links to the galleries, newest crawl first."""
@@ -128,10 +137,11 @@ class Pages:
     def _form(self) -> str:
         """Asks for a pair, a method and a crawl."""
         try:
-            crawls = pools(self._store)[::-1]
-        except KeyError as error:
-            return f"<section><h2>Why this pair?</h2>\n<p>{html.escape(str(error.args[0]))}</p></section>\n"
-        methods = ranked_methods(self._store, crawls[0])
+            crawls = pools(self._store, self._catalog)[::-1]
+        except (KeyError, OSError) as error:
+            words = str(error.args[0] if isinstance(error, KeyError) else error)
+            return f"<section><h2>Why this pair?</h2>\n<p>{html.escape(words)}</p></section>\n"
+        methods = askable(self._store, crawls[0])
         return (
             '<section><h2>Why this pair?</h2>\n<form action="/pair">'
             '<label>uid of the pair<input name="uid" required autocomplete="off" spellcheck="false"></label>'
@@ -199,7 +209,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     world = resources()
     try:
-        with server(Pages(world["store"], world["shelf"]), options.host, options.port) as opened:
+        pages = Pages(world["store"], world["catalog"], world["shelf"])
+        with server(pages, options.host, options.port) as opened:
             print(f"reports on http://{options.host}:{opened.server_port}", flush=True)
             opened.serve_forever()
     except KeyboardInterrupt:

@@ -7,8 +7,10 @@ order of latent class and uid, so that a class is a run of neighbouring rows, fo
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ CRAWL_PRODUCTS, POOL_PRODUCTS = "cross_products", "pool_cross_products"
 CRAWLS, SUMS = "crawls", "sums"
 ROWS_AT_ONCE = 16_384
 ROWS_TAKEN = 65_536  # a random read is cheaper for many rows at once
+READERS = 8  # threads that open or search the tables of many crawls
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,15 @@ class PooledClasses:
     """
 
     def __init__(self, store: LanceStore, crawl: str) -> None:
-        """Open the tables; no pair is read yet."""
+        """Open the pool's tables; no pair is read yet, and the tables of a crawl are opened once a class needs them."""
         self.statistics = load_statistics(store, POOL_STATISTICS, crawl)
         self.class_embeddings = load_class_embeddings(store, crawl)
         self._pool = store.rows("pool", crawl)
         self._starts = starts(self.statistics.counts, self._pool)
-        self._crawls = [_CrawlClasses(store, one) for one in pooled_crawls(store, crawl)]
+        self._open = partial(_CrawlClasses, store)
+        self._pooled = {one.crawl: one for one in pooled_crawls(store, crawl)}
+        self._opened: dict[str, _CrawlClasses] = {}
+        self._opening = Lock()
 
     def runs(self, latent_classes: Iterable[int] | None = None) -> list[list[int]]:
         """Those of the classes that have pairs, small neighbours together: their rows are read in one go."""
@@ -111,11 +117,19 @@ class PooledClasses:
         start, end = int(self._starts[run[0]]), self._end(run[-1])
         wanted = self._pool.slice(start, end - start, ["uid", "crawl"])
         pairs = np.empty((end - start, 2 * self.class_embeddings.shape[1]), np.float16)
-        for one in self._crawls:
+        for one in self._crawls(pc.unique(wanted["crawl"]).to_pylist()):
             one.fill(pairs, run, wanted)
         for k in run:
             rows = np.arange(self._starts[k], self._end(k))
             yield ClassPairs(k, rows, pairs[rows[0] - start : rows[-1] - start + 1])
+
+    def _crawls(self, names: Sequence[str]) -> list["_CrawlClasses"]:
+        """Some crawls, each of which is opened once, whichever thread asks for it first."""
+        with self._opening, ThreadPoolExecutor(READERS) as readers:
+            missing = [name for name in names if name not in self._opened]
+            opened = readers.map(self._open, [self._pooled[name] for name in missing])
+            self._opened.update(zip(missing, opened, strict=True))
+        return [self._opened[name] for name in names]
 
     def _end(self, latent_class: int) -> int:
         return int(self._starts[latent_class] + self.statistics.counts[latent_class])
@@ -137,12 +151,10 @@ class _CrawlClasses:
 
         Args:
             pairs: (m, 2d) float16, where the embeddings go.
-            run: Neighbouring classes.
+            run: Neighbouring classes; the pool has pairs of this crawl in them.
             wanted: Columns uid and crawl of these classes, m rows.
         """
         places = np.flatnonzero(pc.equal(wanted["crawl"], self._crawl).to_numpy())
-        if not places.size:
-            return
         uid = wanted["uid"].take(pa.array(places))
         start, end = int(self._starts[run[0]]), int(self._starts[run[-1]] + self._counts[run[-1]])
         stored = self._rows.slice(start, end - start, ["uid"])["uid"]
@@ -302,6 +314,12 @@ def load_statistics(store: LanceStore, table: str, crawl: str, *, version: int |
         image_sums=row_matrix(rows["image_sum"]),
         text_sums=row_matrix(rows["text_sum"]),
     )
+
+
+def class_names(store: LanceStore, crawl: str) -> tuple[str, ...]:
+    """Read the names of a crawl's latent classes: the k-th is that of class k."""
+    rows = store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"]).sort_by("latent_class")
+    return tuple(rows["name"].to_pylist())
 
 
 def load_class_embeddings(store: LanceStore, crawl: str) -> np.ndarray:

@@ -1,16 +1,20 @@
 """A small pool with its rankings and subsets in LanceDB, made by the project's own functions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from clipcov_assets.assets.combined_subsets import combined
 from clipcov_assets.assets.latent_classes import ClassOrder
 from clipcov_assets.assets.pool import JoinedCrawls
+from clipcov_assets.core.set_algebra import Combination
 from clipcov_assets.core.similarity import clip_scores
-from clipcov_assets.methods import RANKED
+from clipcov_assets.methods import COMBINED, KNOWN, RANKED
 from clipcov_assets.partitions import fractions_of, of_crawl
 from clipcov_assets.pool_tables import (
     CLASS_EMBEDDINGS,
@@ -21,7 +25,15 @@ from clipcov_assets.pool_tables import (
     load_pool,
     statistics_rows,
 )
-from clipcov_assets.tables import QUARANTINE, RAW_PAIRS, class_embeddings_schema, embeddings_schema, ranking_schema
+from clipcov_assets.tables import (
+    QUARANTINE,
+    RANKING,
+    RAW_PAIRS,
+    class_embeddings_schema,
+    embeddings_schema,
+    ranking_schema,
+)
+from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 from tests.subsets import raw_pair
 
@@ -83,6 +95,28 @@ def rank(store: LanceStore, method: str, crawl: str, own: Mapping[str, object] |
         store.write(f"{method}_ranking", crawl, rows)
     for key, fraction in fractions_of(method).items():
         store.write(f"{method}_subset", of_crawl(crawl, key), rows.slice(0, int(fraction * len(pool))))
+
+
+def combine(store: LanceStore, combination: Combination, crawl: str) -> None:
+    """All subsets of a combination, made of those of its methods."""
+    for partition in (of_crawl(crawl, key) for key in fractions_of(combination.name)):
+        first, second = (store.read(f"{method}_subset", partition, RANKING.names) for method in combination.methods)
+        store.write(f"{combination.name}_subset", partition, combined(combination, first, second))
+
+
+@contextmanager
+def known(*combinations: Combination) -> Iterator[None]:
+    """As if CLIPCOV_COMBINATIONS named these."""
+    with pytest.MonkeyPatch.context() as patch:
+        for one in combinations:
+            patch.setitem(COMBINED, one.name, one)
+            patch.setitem(KNOWN, one.name, one)
+        yield
+
+
+def catalog_of(store: LanceStore) -> CrawlCatalog:
+    """The catalog whose marks lie beside the tables of a ranked pool."""
+    return CrawlCatalog(directory=str(Path(store.uri).parent))
 
 
 def ranked_pool(home: Path, *methods: str) -> LanceStore:

@@ -2,11 +2,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from clipcov_assets.core.set_algebra import Combination
 from clipcov_assets.export.gallery_page import gallery_page
 from clipcov_assets.galleries import SHOWN_CLASSES, SHOWN_FAULTS, SHOWN_PAIRS, gallery_name, gallery_of, main
 from clipcov_assets.pool_tables import pooled_crawls_metadata
 from clipcov_assets.tables import POOL, QUARANTINE, RANKING, ranking_schema
 from resources.lance_store import LanceStore
+from tests.ranked_pool import known
 from tests.subsets import raw_pair, write_crawl, write_subset
 
 PARTITION = "crawl-2|f20"
@@ -85,6 +87,18 @@ def test_the_full_pool_has_nothing_rejected(store):
     (cut,) = gallery_of(store, "full_subset", "crawl-2|f100").whole.cuts
     assert cut.rejected is None
     assert cut.first[0].gain is None
+
+
+def test_of_a_combination_it_is_told_how_much_of_the_pool_and_of_every_class_it_keeps(store):
+    combination = Combination("clipcov", "&", "semdedup")
+    picks = store.read("clipcov_subset", PARTITION).slice(1, 4)  # one dog, one cow, one cat, one dog
+    store.write(f"{combination.name}_subset", PARTITION, picks)
+    with known(combination):
+        gallery = gallery_of(store, f"{combination.name}_subset", PARTITION)
+    (whole,) = gallery.whole.cuts
+    assert (whole.pairs, whole.picked, whole.rejected) == (PAIRS, 4, None)
+    kept = {section.name: (section.cuts[0].picked, section.cuts[0].pairs) for section in gallery.classes}
+    assert kept == {"cat": (1, 20), "dog": (2, 20), "<b>cow</b>": (1, 20)}
 
 
 def test_what_a_method_knows_of_a_pick_is_noted(store, uids):

@@ -1,16 +1,23 @@
 import http.client
 import threading
 from html.parser import HTMLParser
+from urllib.parse import urljoin
 
 import pytest
 
 from clipcov_assets import pages
+from clipcov_assets.core.set_algebra import Combination
+from clipcov_assets.export.gallery_page import gallery_page
+from clipcov_assets.galleries import gallery_name, gallery_of
 from clipcov_assets.pages import Pages, server
+from resources.crawl_catalog import CrawlCatalog
 from resources.lance_store import LanceStore
 from resources.report_shelf import ReportShelf
-from tests.ranked_pool import DAMAGED, ranked_pool, uid_of
+from tests.ranked_pool import DAMAGED, catalog_of, combine, known, ranked_pool, uid_of
 
 POLICY = "default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'; form-action 'self'"
+BOTH = Combination("clipcov", "&", "semdedup")
+PARTITION = "crawl-2|f20"
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +25,7 @@ def home(tmp_path_factory):
     """A shelf, and beside it what nobody may read."""
     home = tmp_path_factory.mktemp("home")
     written = {
-        "comparison.html": b"<p>compared</p>",
+        "comparisons/crawl-1.html": b"<p>compared</p>",
         "curves.png": b"\x89PNG",
         "galleries/crawl-2/f20/clipcov_subset.html": b"<p>gallery</p>",
         "galleries/crawl-10/f20/clipcov_subset.html": b"<p>gallery</p>",
@@ -30,21 +37,26 @@ def home(tmp_path_factory):
         (home / "reports" / name).parent.mkdir(parents=True, exist_ok=True)
         (home / "reports" / name).write_bytes(content)
     (home / "secret.html").write_bytes(b"PRIVATE")
-    (home / "reports/inside.html").symlink_to(home / "reports/comparison.html")
+    (home / "reports/inside.html").symlink_to(home / "reports/comparisons/crawl-1.html")
     (home / "reports/outside.html").symlink_to(home / "secret.html")
     (home / "reports/elsewhere").symlink_to(home)
     (home / "reports/shown.html").symlink_to(home / "reports/.secret")
     (home / "reports/round.html").symlink_to(home / "reports/round.html")
     (home / "reports-of-others").mkdir()
     (home / "reports-of-others/page.html").write_bytes(b"PRIVATE")
-    ranked_pool(home, "clipcov", "semdedup")
-    return home
+    combine(ranked_pool(home, "clipcov", "semdedup"), BOTH, "crawl-2")
+    with known(BOTH):
+        yield home
+
+
+def pages_of(home):
+    store = LanceStore(uri=str(home / "lance"))
+    return Pages(store, catalog_of(store), ReportShelf(directory=str(home / "reports")))
 
 
 @pytest.fixture(scope="module")
 def port(home):
-    shelf = ReportShelf(directory=str(home / "reports"))
-    with server(Pages(LanceStore(uri=str(home / "lance")), shelf), port=0) as opened:
+    with server(pages_of(home), port=0) as opened:
         thread = threading.Thread(target=opened.serve_forever)
         thread.start()
         yield opened.server_port
@@ -81,8 +93,8 @@ def links_of(content):
 @pytest.mark.parametrize(
     ("target", "kind", "content"),
     [
-        ("/comparison.html", "text/html; charset=utf-8", b"<p>compared</p>"),
-        ("/comparison.html?x=1", "text/html; charset=utf-8", b"<p>compared</p>"),
+        ("/comparisons/crawl-1.html", "text/html; charset=utf-8", b"<p>compared</p>"),
+        ("/comparisons/crawl-1.html?x=1", "text/html; charset=utf-8", b"<p>compared</p>"),
         ("/curves.png", "image/png", b"\x89PNG"),
         ("/galleries/crawl-2/f20/clipcov_subset.html", "text/html; charset=utf-8", b"<p>gallery</p>"),
         ("/galleries/crawl-2/f20/a%20%3Cb%3E.html", "text/html; charset=utf-8", b"<p>odd</p>"),
@@ -119,13 +131,13 @@ def test_a_file_of_the_shelf_is_served(port, target, kind, content):
         "/.hidden/page.html",
         "/galleries/../.secret",
         "/../reports-of-others/page.html",
-        "/comparison.html%00.png",
-        "/comparison.html/",
+        "/comparisons/crawl-1.html%00.png",
+        "/comparisons/crawl-1.html/",
         "/galleries",
         "/galleries/",
         f"/{'a' * 5_000}.html",
         "/nothing.html",
-        "http://elsewhere/comparison.html",
+        "http://elsewhere/comparisons/crawl-1.html",
         "*",
     ],
 )
@@ -136,7 +148,7 @@ def test_nothing_outside_the_shelf_and_nothing_hidden_is_served(port, target):
 
 
 def test_head_is_answered_without_content(port):
-    for target in ("/", "/comparison.html", "/nothing.html"):
+    for target in ("/", "/comparisons/crawl-1.html", "/nothing.html"):
         whole, head = ask(port, target), ask(port, target, "HEAD")
         assert head[0] == whole[0] and head[2] == b""
         assert head[1]["Content-Length"] == str(len(whole[2]))
@@ -144,11 +156,13 @@ def test_head_is_answered_without_content(port):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_nothing_but_get_and_head_is_answered(port, method):
-    status, headers, _ = ask(port, "/comparison.html", method)
+    status, headers, _ = ask(port, "/comparisons/crawl-1.html", method)
     assert status == 501 and headers["Content-Security-Policy"] == POLICY
 
 
-@pytest.mark.parametrize("target", ["/", "/comparison.html", f"/pair?uid={uid_of(1)}", "/pair?uid=nobody", "/nothing"])
+@pytest.mark.parametrize(
+    "target", ["/", "/comparisons/crawl-1.html", f"/pair?uid={uid_of(1)}", "/pair?uid=nobody", "/nothing"]
+)
 def test_every_answer_forbids_scripts_and_guessing_of_types(port, target):
     headers = ask(port, target)[1]
     assert headers["Content-Security-Policy"] == POLICY
@@ -157,25 +171,24 @@ def test_every_answer_forbids_scripts_and_guessing_of_types(port, target):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
 def test_its_own_loopback_names_are_answered_on_any_port(port, host):
-    assert ask(port, "/comparison.html", host=host)[0] == 200
-    assert ask(port, "/comparison.html", host=f"{host}:{port}")[0] == 200
+    assert ask(port, "/comparisons/crawl-1.html", host=host)[0] == 200
+    assert ask(port, "/comparisons/crawl-1.html", host=f"{host}:{port}")[0] == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", f"evil.example:{3001}", "127.0.0.1.evil.example", "localhost.", "[", "", None, "a@b"]
 )
 def test_another_name_that_leads_here_is_refused(port, host):
-    for target in ("/comparison.html", f"/pair?uid={uid_of(1)}"):
+    for target in ("/comparisons/crawl-1.html", f"/pair?uid={uid_of(1)}"):
         status, _, found = ask(port, target, host=host)
         assert status == 403 and b"compared" not in found
 
 
 def test_on_another_address_every_name_is_answered(home):
-    shelf = ReportShelf(directory=str(home / "reports"))
-    with server(Pages(LanceStore(uri=str(home / "lance")), shelf), host="0.0.0.0", port=0) as opened:
+    with server(pages_of(home), host="0.0.0.0", port=0) as opened:
         thread = threading.Thread(target=opened.serve_forever)
         thread.start()
-        assert ask(opened.server_port, "/comparison.html", host="clipcov.example")[0] == 200
+        assert ask(opened.server_port, "/comparisons/crawl-1.html", host="clipcov.example")[0] == 200
         opened.shutdown()
         thread.join()
 
@@ -185,7 +198,7 @@ def test_the_index_links_to_everything_newest_crawl_first_and_every_link_works(p
     links = links_of(found)
     assert status == 200 and links[0] == "http://127.0.0.1:3000"
     assert links[1:] == [
-        "/comparison.html",
+        "/comparisons/crawl-1.html",
         "/galleries/crawl-10/f20/clipcov_subset.html",
         "/galleries/crawl-2/f20/a%20%3Cb%3E.html",
         "/galleries/crawl-2/f20/clipcov_subset.html",
@@ -197,13 +210,12 @@ def test_the_index_links_to_everything_newest_crawl_first_and_every_link_works(p
 def test_the_index_asks_for_a_pair_by_what_can_be_asked(port):
     found = ask(port, "/")[2].decode()
     assert '<form action="/pair">' in found
-    assert "<option>clipcov</option><option>semdedup</option></select>" in found
+    assert "<option>clipcov</option><option>semdedup</option><option>clipcov_and_semdedup</option></select>" in found
     assert "<option>crawl-2</option><option>crawl-1</option></select>" in found
 
 
 def test_before_anything_is_made_the_index_says_what_to_make(tmp_path):
-    empty = Pages(LanceStore(uri=str(tmp_path / "lance")), ReportShelf(directory=str(tmp_path / "reports")))
-    found = empty.answer("/")
+    found = pages_of(tmp_path).answer("/")
     assert found.status == 200
     for words in (b"No comparison yet", b"No gallery yet", b"materialize pool for one first"):
         assert words in found.content
@@ -215,6 +227,35 @@ def test_a_pair_is_explained_with_links_to_other_pairs_and_methods_that_work(por
     links = links_of(found)
     assert f"/pair?uid={uid_of(50)}&method=semdedup&crawl=crawl-2" in links
     assert len(links) > 4 and all(ask(port, link)[0] == 200 for link in links)
+
+
+def test_every_pair_of_a_combinations_gallery_leads_to_the_reasons_of_both_methods(home, port):
+    asset = f"{BOTH.name}_subset"
+    gallery = gallery_page(gallery_of(LanceStore(uri=str(home / "lance")), asset, PARTITION)).encode()
+    place = f"/{gallery_name(asset, PARTITION)}"
+    links = {urljoin(place, link) for link in links_of(gallery) if not link.startswith("#")}
+    assert links
+    for status, _, found in (ask(port, link) for link in links):
+        assert status == 200 and b"By clipcov" in found and b"By semdedup" in found
+
+
+def test_crawls_that_were_withdrawn_are_not_offered(home, tmp_path):
+    (tmp_path / "crawl-2.withdrawn").write_text("licence revoked")
+    shelf, catalog = ReportShelf(directory=str(home / "reports")), CrawlCatalog(directory=str(tmp_path))
+    answers = Pages(LanceStore(uri=str(home / "lance")), catalog, shelf)
+    assert b'<select name="crawl"><option>crawl-1</option></select>' in answers.answer("/").content
+    found = answers.answer(f"/pair?uid={uid_of(60)}")
+    assert b"crawl-2 holds it, but was withdrawn: licence revoked." in found.content
+    assert links_of(found.content) == ["/"]
+
+
+def test_where_the_marks_of_withdrawn_crawls_cannot_be_read_the_page_says_so(home, tmp_path):
+    shelf, catalog = ReportShelf(directory=str(home / "reports")), CrawlCatalog(directory=str(tmp_path / "nowhere"))
+    answers = Pages(LanceStore(uri=str(home / "lance")), catalog, shelf)
+    index, pair = answers.answer("/"), answers.answer(f"/pair?uid={uid_of(1)}")
+    assert (index.status, pair.status) == (200, 500)
+    assert all(b"nowhere does not exist: create it" in one.content for one in (index, pair))
+    assert answers.answer(f"/pair?uid={uid_of(1)}&crawl=crawl-2").status == 200
 
 
 def test_the_newest_pool_and_clipcov_are_asked_unless_others_are_named(port):

@@ -1,5 +1,7 @@
 """A pool of several crawls, kept in tables, is the pool that the core would make of them in memory."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,6 +21,7 @@ from clipcov_assets.pool_tables import (
     POOL_PRODUCTS,
     POOL_STATISTICS,
     PooledClasses,
+    class_names,
     cross_product_rows,
     list_column,
     load_cross_products,
@@ -96,6 +99,17 @@ def test_a_class_read_from_the_crawls_is_the_class_of_the_pool(pooled):
         uid = pool.uid[found.uid].tolist()
         assert uid == sorted(uid) == pool.uid[pool.by_uid[expected.uid]].tolist()
         np.testing.assert_array_equal(found.pairs, expected.pairs)
+
+
+def test_a_crawl_that_has_no_pair_in_a_class_is_not_opened_for_it(pooled, tmp_path):
+    shutil.rmtree(tmp_path / f"latent_classes.{list(PAIRS)[-1]}.lance")  # older crawls brought all of its pairs
+    assert [one.latent_class for one in PooledClasses(pooled, "crawl-3").load([0, 1])] == [0, 1]
+
+
+def test_the_names_of_the_classes_are_in_their_order(pooled):
+    rows = pooled.read(CLASS_EMBEDDINGS, "crawl-3")
+    pooled.write(CLASS_EMBEDDINGS, "crawl-3", rows.sort_by([("latent_class", "descending")]))
+    assert class_names(pooled, "crawl-3") == ("0", "1", "2", "3", "4")
 
 
 def test_small_neighbouring_classes_are_read_together(pooled, monkeypatch):

@@ -1,17 +1,23 @@
 import pytest
 
+from clipcov_assets.core.set_algebra import Combination
 from clipcov_assets.why import main
-from tests.ranked_pool import DAMAGED, ranked_pool, uid_of
+from tests.ranked_pool import DAMAGED, combine, known, ranked_pool, uid_of
+
+EITHER = Combination("clipcov", "|", "random")
 
 
 @pytest.fixture(scope="module")
 def lance(tmp_path_factory):
-    return ranked_pool(tmp_path_factory.mktemp("home"), "clipcov", "random").uri
+    store = ranked_pool(tmp_path_factory.mktemp("home"), "clipcov", "random")
+    combine(store, EITHER, "crawl-2")
+    return store.uri
 
 
 @pytest.fixture(autouse=True)
-def here(lance, monkeypatch):
+def here(lance, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPCOV_LANCE", lance)
+    monkeypatch.setenv("CLIPCOV_CRAWLS", str(tmp_path))
 
 
 def test_the_newest_pool_and_clipcov_are_asked_unless_another_is_named(capsys):
@@ -21,6 +27,22 @@ def test_the_newest_pool_and_clipcov_are_asked_unless_another_is_named(capsys):
     assert "by clipcov in the pool of crawl-2" in found and "What its gain is made of" in found
     assert main([uid_of(1), "--method", "random", "--crawl", "crawl-2"]) == 0
     assert "by random in the pool of crawl-2" in capsys.readouterr().out
+
+
+def test_a_combination_is_asked_like_a_method(capsys):
+    with known(EITHER):
+        assert main([uid_of(1), "--method", "clipcov_or_random"]) == 0
+    printed = capsys.readouterr().out
+    assert "clipcov_or_random: Pairs that clipcov or random picks" in printed
+    assert "by clipcov in the pool of crawl-2" in printed and "by random in the pool of crawl-2" in printed
+
+
+def test_the_newest_pool_that_was_not_withdrawn_is_asked(tmp_path, capsys):
+    (tmp_path / "crawl-2.withdrawn").write_text("licence revoked")
+    assert main([uid_of(60)]) == 0
+    assert capsys.readouterr().out == (
+        f"Pair {uid_of(60)} is not in the pool of crawl-1.\ncrawl-2 holds it, but was withdrawn: licence revoked.\n"
+    )
 
 
 def test_a_page_is_written_where_it_is_asked_for(tmp_path, capsys):

@@ -17,13 +17,13 @@ from clipcov_assets.drifts import drift_metadata
 from clipcov_assets.input_versions import EARLIER_CRAWLS, version_of
 from clipcov_assets.partitions import crawls
 from clipcov_assets.pool_tables import (
-    CLASS_EMBEDDINGS,
     CRAWL_PRODUCTS,
     CRAWL_STATISTICS,
     POOL_PRODUCTS,
     POOL_STATISTICS,
     ROWS_TAKEN,
     PooledCrawl,
+    class_names,
     cross_product_rows,
     load_class_embeddings,
     load_cross_products,
@@ -85,7 +85,7 @@ def pool(context: dg.AssetExecutionContext, store: LanceStore) -> dg.Materialize
             "left_out": _named([name for name in earlier_crawls(context.instance, crawl) if name not in included]),
             EARLIER_CRAWLS: version_of(earlier),
             "composition": _composition(pooled),
-            "class_sizes": class_size_table(_class_names(store, crawl), statistics.counts),
+            "class_sizes": class_size_table(class_names(store, crawl), statistics.counts),
             **drift_metadata(store, crawl),
         },
     )
@@ -216,12 +216,6 @@ class JoinedCrawls:
             statistics, products = sums_of(rows, len(self.statistics.counts))
             self.statistics -= statistics
             self.products -= products
-
-
-def _class_names(store: LanceStore, crawl: str) -> tuple[str, ...]:
-    return tuple(
-        store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"]).sort_by("latent_class")["name"].to_pylist()
-    )
 
 
 def _composition(pooled: list[PooledCrawl]) -> dg.TableMetadataValue:

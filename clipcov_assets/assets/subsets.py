@@ -22,9 +22,9 @@ from clipcov_assets.galleries import gallery_name, gallery_of
 from clipcov_assets.methods import COMPARED
 from clipcov_assets.partitions import dimension, fractions_of, of_crawl, partitions_of, the_crawl
 from clipcov_assets.pool_tables import (
-    CLASS_EMBEDDINGS,
     POOL_PRODUCTS,
     PooledClasses,
+    class_names,
     load_cross_products,
     places_of,
     pooled_crawls,
@@ -192,7 +192,7 @@ def _churn_metadata(
     previous = next((one for one in earlier if store.exists(asset, of_crawl(one, fraction))), None)
     if previous is None:
         return {}
-    names = _class_names(store, crawl)
+    names = class_names(store, crawl)
     before = store.read(asset, of_crawl(previous, fraction), ["uid"])["uid"]
     found = _churn(store, previous, before, names, pool, places)
     return {
@@ -204,7 +204,7 @@ def _churn_metadata(
         "dropped/withdrawn": int(found.withdrawn.sum()),
         "kept_share": legible(found.kept_share),
         "jaccard": legible(found.jaccard),
-        "churn": _churn_table(found, names.to_pylist()),
+        "churn": _churn_table(found, names),
     }
 
 
@@ -212,7 +212,7 @@ def _churn(
     store: LanceStore,
     previous: str,
     before: pa.ChunkedArray,
-    names: pa.ChunkedArray,
+    names: Sequence[str],
     pool: pa.Table,
     places: np.ndarray,
 ) -> Churn:
@@ -229,19 +229,15 @@ def _churn(
     return churn(pairs, places, class_before=class_before, class_now=latent_class[places], in_pool=in_pool)
 
 
-def _earlier_classes(store: LanceStore, crawl: str, uid: pa.ChunkedArray, names: pa.ChunkedArray) -> np.ndarray:
+def _earlier_classes(store: LanceStore, crawl: str, uid: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
     """Which of the latent classes some pairs of an earlier pool had; NO_CLASS where neither it nor `names` tells."""
     if not store.exists("pool", crawl):
         return np.full(len(uid), NO_CLASS)
     pool = store.read("pool", crawl, ["uid", "latent_class"])
     latent_class = pool["latent_class"].take(pc.index_in(uid, value_set=pool["uid"].combine_chunks()))
-    known = pc.index_in(_class_names(store, crawl).take(latent_class), value_set=names.combine_chunks())
+    known = pc.index_in(pa.array(class_names(store, crawl)).take(latent_class), value_set=pa.array(names))
     classes: np.ndarray = pc.fill_null(known, NO_CLASS).to_numpy()
     return classes
-
-
-def _class_names(store: LanceStore, crawl: str) -> pa.ChunkedArray:
-    return store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"]).sort_by("latent_class")["name"]
 
 
 def _churn_table(found: Churn, names: Sequence[str]) -> dg.TableMetadataValue:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from clipcov_assets.export.gallery import Thumbnail
-from clipcov_assets.export.report import STYLE
+from clipcov_assets.export.html_page import html_page
 from clipcov_assets.export.standings import percent, printable
 
 # A page lies three directories deep: galleries/<crawl>/<fraction>/.
@@ -181,22 +181,16 @@ def gallery_page(gallery: Gallery) -> str:
     its rank and its gain where the mouse rests.
     """
     sections = [gallery.whole, *gallery.classes]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # Nothing that a caption or an image brings along can run or call home.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">\n"
-        f"<title>{_line(' beside '.join(map(_label, gallery.subsets)))}</title>\n"
-        f"<style>{STYLE}{GALLERY_STYLE}</style></head>\n<body>\n"
-        f"{_opening(gallery)}{_navigation(sections)}\n"
+    title = " beside ".join(map(_label, gallery.subsets))
+    body = (
+        f"{_opening(gallery, title)}{_navigation(sections)}\n"
         f"{''.join(_section(gallery, section, number) for number, section in enumerate(sections))}"
-        f"{''.join(map(_quarantine, gallery.quarantines))}</body></html>\n"
+        f"{''.join(map(_quarantine, gallery.quarantines))}"
     )
+    return html_page(title, GALLERY_STYLE, body)
 
 
-def _opening(gallery: Gallery) -> str:
-    title = " beside ".join(_label(one) for one in gallery.subsets)
+def _opening(gallery: Gallery, title: str) -> str:
     summaries = {subset.method: subset.summary for subset in gallery.subsets}
     lines = "".join(f"<p><b>{_name(method)}</b>: {_line(text)}</p>\n" for method, text in summaries.items())
     shown, every = len(gallery.classes), gallery.all_classes

@@ -1,7 +1,8 @@
 """Why a pair is in a subset or not, as text for a terminal and as one HTML page that needs nothing beside it.
 
-What is known of a pair enters as plain data: an `Explanation` where the pool holds it, an `Absence` where only a crawl
-does. Captions, names and uids are shown as they are and never acted on; images are made small.
+What is known of a pair enters as plain data: an `Explanation` where the pool holds it, a `CombinedExplanation` where
+the subsets of two methods are combined, an `Absence` where only a crawl holds it. Captions, names and uids are shown
+as they are and never acted on; images are made small.
 """
 
 import html
@@ -9,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clipcov_assets.export.gallery import thumbnail
-from clipcov_assets.export.report import STYLE
+from clipcov_assets.export.html_page import html_page
 from clipcov_assets.export.standings import ABSENT, percent, printable
 
 LONGEST_CAPTION, LONGEST_LINE = 2_000, 100  # characters of the pair's own caption, and of one in a list
@@ -99,6 +100,10 @@ class Cut:
     size: int | None = None
     last_gain: float | None = None
 
+    def holds(self, rank: int) -> bool:
+        """Whether the subset holds the pair of a rank."""
+        return self.size is not None and rank < self.size
+
 
 @dataclass(frozen=True)
 class ClassPicks:
@@ -161,6 +166,40 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class CombinedCut:
+    """One size of a combination's subsets, and whether it holds the pair.
+
+    Attributes:
+        fraction: Share of the pool that each of the two subsets has.
+        size: Pairs of the combination; None where it is not materialized.
+        held: Whether the pair is one of them.
+    """
+
+    fraction: float
+    size: int | None = None
+    held: bool = False
+
+
+@dataclass(frozen=True)
+class CombinedExplanation:
+    """Why a pair is in the subsets of a combination or not: both methods' reasons.
+
+    Attributes:
+        name: Of the combination.
+        summary: One sentence on what it picks.
+        cuts: The sizes of its subsets, small ones first.
+        first: Why its first method ranked the pair where it is.
+        second: The same of the other one; the cuts of both are at the fractions of `cuts`.
+    """
+
+    name: str
+    summary: str
+    cuts: tuple[CombinedCut, ...]
+    first: Explanation
+    second: Explanation
+
+
+@dataclass(frozen=True)
 class SetAside:
     """A pair that a crawl put into quarantine: why, and where it lay."""
 
@@ -178,14 +217,18 @@ class Absence:
         uid: The pair.
         crawl: The pool is that as of this crawl.
         set_aside: Its places in quarantine, oldest crawl first.
-        earlier: Crawls that hold it and should be in this pool, oldest first.
+        withdrawn: Crawls that hold it and are selected from no more -> why.
+        left_out: Crawls that hold it and that this pool was made without, oldest first.
+        changed: Crawls of this pool that hold it by now and did not when the pool was made, oldest first.
         later: Crawls after this pool that hold it, oldest first.
     """
 
     uid: str
     crawl: str
     set_aside: tuple[SetAside, ...]
-    earlier: tuple[str, ...]
+    withdrawn: Mapping[str, str]
+    left_out: tuple[str, ...]
+    changed: tuple[str, ...]
     later: tuple[str, ...]
 
 
@@ -195,14 +238,19 @@ def place_words(file: str | None, key: str | None, row: int | None) -> str:
     return ", ".join(part for part in parts if part) or "unknown place"
 
 
-def pair_text(explanation: Explanation | Absence) -> str:
+def pair_text(explanation: Explanation | CombinedExplanation | Absence) -> str:
     """Write the explanation as lines for a terminal."""
-    lines = _absence(explanation) if isinstance(explanation, Absence) else _lines(explanation)
+    if isinstance(explanation, Absence):
+        lines = _absence(explanation)
+    elif isinstance(explanation, CombinedExplanation):
+        lines = _combined_lines(explanation)
+    else:
+        lines = _lines(explanation)
     return "\n".join(printable(line, LONGEST_CAPTION) for line in lines)
 
 
 def pair_page(
-    explanation: Explanation | Absence,
+    explanation: Explanation | CombinedExplanation | Absence,
     *,
     links: Mapping[str, str] | None = None,
     address: Callable[[str], str] | None = None,
@@ -217,15 +265,27 @@ def pair_page(
     if isinstance(explanation, Absence):
         uid, sentences = explanation.uid, "".join(f"<p>{_safe(line)}</p>\n" for line in _absence(explanation))
         return page(f"Why not {_one_line(uid)}?", f"<section>{sentences}</section>\n", links=links)
+    if isinstance(explanation, CombinedExplanation):
+        return _combined_page(explanation, links)
     picks = explanation.class_picks
     parts = [
-        _pair_section(explanation),
+        _pair_section(explanation, [(cut.fraction, _verdict(cut, explanation.rank)) for cut in explanation.cuts]),
         _section("Where it stands", _standing_parts(explanation)),
         _section("What its gain is made of", _term_parts(explanation, picks.terms)) if picks and picks.terms else "",
         *(_cards(title, pairs, address) for title, pairs in _others(explanation).items()),
     ]
-    note = f"{explanation.method}, the pool of {explanation.crawl}, {explanation.pool_pairs:,} pairs"
-    return page("Why this pair?", "".join(parts), note=note, links=links)
+    return page("Why this pair?", "".join(parts), note=_note(explanation.method, explanation), links=links)
+
+
+def _combined_page(explanation: CombinedExplanation, links: Mapping[str, str] | None) -> str:
+    first, second = explanation.first, explanation.second
+    standing = [f"<p>{_safe(explanation.summary)}</p>\n", _table(_combined_cut_table(explanation))]
+    parts = [
+        _pair_section(first, [(cut.fraction, _combined_verdict(cut)) for cut in explanation.cuts]),
+        _section("Where it stands", standing),
+        *(_section(f"By {one.method}", _standing_parts(one)) for one in (first, second)),
+    ]
+    return page("Why this pair?", "".join(parts), note=_note(explanation.name, first), links=links)
 
 
 def page(title: str, body: str, *, note: str = "", links: Mapping[str, str] | None = None) -> str:
@@ -240,12 +300,7 @@ def page(title: str, body: str, *, note: str = "", links: Mapping[str, str] | No
     items = "".join(f'<a href="{html.escape(link)}">{_safe(name)}</a>' for name, link in (links or {}).items())
     navigation = f"<nav>{items}</nav>\n" if items else ""
     below = f'<p class="soft">{_safe(note)}</p>\n' if note else ""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_safe(title)}</title>\n<style>{STYLE}{PAGE_STYLE}</style></head>\n<body>\n"
-        f"<h1>{_safe(title)}</h1>\n{below}{navigation}{body}</body></html>\n"
-    )
+    return html_page(title, PAGE_STYLE, f"<h1>{_safe(title)}</h1>\n{below}{navigation}{body}")
 
 
 def _lines(explanation: Explanation) -> list[str]:
@@ -270,14 +325,40 @@ def _lines(explanation: Explanation) -> list[str]:
     return lines
 
 
+def _combined_lines(explanation: CombinedExplanation) -> list[str]:
+    first, second = explanation.first, explanation.second
+    lines = [
+        _caption(first.pair, LONGEST_CAPTION),
+        "",
+        *(f"{name:14}{value}" for name, value in _facts(first).items()),
+        "",
+        f"{explanation.name}: {explanation.summary}",
+        "",
+        *_aligned(_combined_cut_table(explanation), left=(0, 2, 3, 4)),
+    ]
+    for one in (first, second):
+        lines += ["", f"By {one.method}", _standing(one), one.summary, *_reasons(one)]
+        lines += ["", *_aligned(_cut_table(one), left=(0, 2))]
+    return lines
+
+
 def _absence(absence: Absence) -> list[str]:
     """What is known of a pair that the pool lacks, in sentences."""
     lines = [f"Pair {_one_line(absence.uid)} is not in the pool of {absence.crawl}."]
     for one in absence.set_aside:
         detail = f": {one.detail}" if one.detail else ""
         lines.append(f"{one.crawl} put it into quarantine ({one.place}) because of {one.reason}{detail}.")
-    for crawl in absence.earlier:
-        lines.append(f"{crawl} holds it, but this pool was made without: materialize pool for {absence.crawl} again.")
+    for crawl, reason in absence.withdrawn.items():
+        lines.append(f"{crawl} holds it, but was withdrawn: {reason}.")
+    for crawl in absence.left_out:
+        lines.append(
+            f"{crawl} holds it, but was left out of this pool: it was not ready when the pool was made, or a check of "
+            f"it failed. Look at its checks, then materialize pool for {absence.crawl} again."
+        )
+    for crawl in absence.changed:
+        lines.append(
+            f"{crawl} holds it, but did not when this pool was made: materialize pool for {absence.crawl} again."
+        )
     if absence.later:
         lines.append(f"{absence.later[0]} brought it, after this pool: ask for the pool of {absence.later[0]}.")
     return lines
@@ -372,7 +453,29 @@ def _cut_row(cut: Cut, explanation: Explanation) -> tuple[str, ...]:
 def _verdict(cut: Cut, rank: int) -> str:
     if cut.size is None:
         return "not materialized"
-    return "in" if rank < cut.size else "out"
+    return "in" if cut.holds(rank) else "out"
+
+
+def _combined_verdict(cut: CombinedCut) -> str:
+    if cut.size is None:
+        return "not materialized"
+    return "in" if cut.held else "out"
+
+
+def _combined_cut_table(explanation: CombinedExplanation) -> list[tuple[str, ...]]:
+    """The sizes of a combination, and on which side of both methods' cuts the pair is."""
+    first, second = explanation.first, explanation.second
+    rows = (
+        (
+            percent(cut.fraction),
+            ABSENT if cut.size is None else f"{cut.size:,}",
+            _combined_verdict(cut),
+            _verdict(ours, first.rank),
+            _verdict(theirs, second.rank),
+        )
+        for cut, ours, theirs in zip(explanation.cuts, first.cuts, second.cuts, strict=True)
+    )
+    return [("subset", "pairs", "the pair is", f"by {first.method}", f"by {second.method}"), *rows]
 
 
 def _distance(size: int, rank: int) -> str:
@@ -422,6 +525,10 @@ def _aligned(rows: Sequence[tuple[str, ...]], *, left: Collection[int]) -> list[
     return [f"  {'  '.join(row)}".rstrip() for row in cells]
 
 
+def _note(name: str, explanation: Explanation) -> str:
+    return f"{name}, the pool of {explanation.crawl}, {explanation.pool_pairs:,} pairs"
+
+
 def _safe(text: str) -> str:
     return html.escape(printable(text, LONGEST_CAPTION))
 
@@ -430,24 +537,21 @@ def _section(title: str, parts: Iterable[str]) -> str:
     return f"<section><h2>{_safe(title)}</h2>\n{''.join(parts)}</section>\n"
 
 
-def _pair_section(explanation: Explanation) -> str:
-    verdicts = "".join(
-        f'<li class="{_verdict(cut, explanation.rank)}">{percent(cut.fraction)}: {_verdict(cut, explanation.rank)}</li>'
-        for cut in explanation.cuts
-    )
+def _pair_section(explanation: Explanation, verdicts: Iterable[tuple[float, str]]) -> str:
+    """The pair itself, with a verdict for each fraction."""
+    items = "".join(f'<li class="{verdict}">{percent(share)}: {verdict}</li>' for share, verdict in verdicts)
     facts = "".join(f"<dt>{_safe(name)}</dt><dd>{_safe(value)}</dd>" for name, value in _facts(explanation).items())
     return (
         f'<section><div class="pair">{_picture(explanation.pair, LARGE)}\n<div>'
         f"<blockquote>{html.escape(_caption(explanation.pair, LONGEST_CAPTION))}</blockquote>\n"
-        f'<ul class="verdicts">{verdicts}</ul>\n<dl>{facts}</dl></div></div></section>\n'
+        f'<ul class="verdicts">{items}</ul>\n<dl>{facts}</dl></div></div></section>\n'
     )
 
 
 def _standing_parts(explanation: Explanation) -> list[str]:
     sentences = [_standing(explanation), *_reasons(explanation)]
     paragraphs = f'<p>{_safe(" ".join(sentences))}</p>\n<p class="note">{_safe(explanation.summary)}</p>\n'
-    head, *rows = _cut_table(explanation)
-    return [paragraphs, _grid(_row("th", head), [_row("td", row) for row in rows])]
+    return [paragraphs, _table(_cut_table(explanation))]
 
 
 def _term_parts(explanation: Explanation, terms: Mapping[str, float]) -> list[str]:
@@ -470,6 +574,12 @@ def _bar(share: float) -> str:
 def _grid(head: str, rows: Iterable[str], *, kind: str = "") -> str:
     opening = f'<table class="{kind}">' if kind else "<table>"
     return f'<div class="wide">{opening}<thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>\n'
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of text, the first of which is the head."""
+    head, *body = rows
+    return _grid(_row("th", head), [_row("td", row) for row in body])
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The comparison of every crawl as one HTML page that needs nothing beside it.
+"""The comparison of a crawl as one HTML page that needs nothing beside it.
 
 Tables enter; a page with inline style and embedded pictures leaves. It holds no date and no path of its own, so
 equal tables give an equal page.
@@ -6,55 +6,17 @@ equal tables give an equal page.
 
 import base64
 import html
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import polars as pl
 
-from clipcov_assets.export.charts import PICTURES, pictures
+from clipcov_assets.export.charts import PICTURES
 from clipcov_assets.export.comparison_tables import ComparisonTables
 from clipcov_assets.export.differences import differences_in_words, explanation_of
 from clipcov_assets.export.headline import headline
-from clipcov_assets.export.standings import newest_first, printable, standings_of
+from clipcov_assets.export.html_page import html_page
+from clipcov_assets.export.standings import printable, standings_of
 from clipcov_assets.export.summary import Cell, Row, Table, metric_tables, summary
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2733; --soft: #5c6875; --line: #d9dee4; --page: #f6f7f9;
-  --card: #ffffff; --accent: #0072b2; --mark: #e8f2f9; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #9aa6b2; --line: #333c46;
-  --page: #14181d; --card: #1c2229; --accent: #6cb8e6; --mark: #21303c; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; background: var(--page);
-  color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
-h2 { font-size: 1.3rem; margin: 0 0 1rem; }
-h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
-p { max-width: 48rem; margin: .5rem 0; }
-a { color: var(--accent); }
-nav { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .75rem 0 1.5rem; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 1.25rem 1.5rem 1.5rem; margin: 1.5rem 0; }
-img { display: block; width: 100%; min-width: 40rem; max-width: 64rem; margin: 0 auto; background: #fff;
-  border-radius: 6px; padding: .5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .75rem; text-align: right; white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; }
-th:first-child, td:first-child { text-align: left; padding-left: .25rem; }
-thead th[colspan] { text-align: center; color: var(--ink); border-bottom: 1px solid var(--line); }
-thead tr:last-child th { border-bottom: 1px solid var(--line); }
-th small { font-weight: 400; }
-th:first-child, td:first-child { position: sticky; left: 0; background: var(--card); }
-tbody tr.first td { border-top: 1px solid var(--line); }
-tbody tr.bound td { background: var(--mark); border-top: 1px solid var(--line);
-  border-bottom: 1px solid var(--line); }
-small { color: var(--soft); font-size: .92em; margin-left: .3em; }
-figure { margin: 0; }
-figcaption, .note { color: var(--soft); font-size: .92rem; max-width: 48rem; margin: .5rem 0 .75rem; }
-p.lead { font-size: 1.05rem; max-width: 56rem; }
-details { margin: 1.75rem 0 .5rem; }
-summary { cursor: pointer; font-weight: 600; }
-.soft { color: var(--soft); }
-"""
 
 EXPLANATION = """
 <section><h2>How to read this</h2>
@@ -70,40 +32,38 @@ methods may be luck; the paired comparison says more, because it looks at the sa
 """
 
 
+def report_name(crawl: str) -> str:
+    """Where the report of a crawl stands among all reports."""
+    return f"comparisons/{crawl}.html"
+
+
 def html_report(
     tables: ComparisonTables,
+    crawl: str,
     *,
     links: Mapping[str, str],
-    drawn: Mapping[str, Mapping[str, bytes]] | None = None,
+    drawn: Mapping[str, bytes],
     wanted: Collection[tuple[str, float]] = (),
 ) -> str:
-    """Write the page: for each crawl, newest first, what it says in words, the pictures, all tables and differences.
+    """Write the page: what a crawl says in words, the pictures, all tables and differences.
 
     Args:
-        tables: Rows of all crawls; what only some crawls have is shown for those.
+        tables: Rows of the crawl; those of others are not shown.
+        crawl: Its name.
         links: Text -> address, shown below the title.
-        drawn: Crawl -> its pictures, name -> PNG, where they are drawn already; the others are drawn here.
+        drawn: Its pictures, name -> PNG.
         wanted: Method and fraction of every scorecard that there should be, as `headline` takes them.
     """
-    crawls = newest_first(tables.scores["crawl"].unique().to_list())
-    anchors = [(crawl, f"#crawl-{number}") for number, crawl in enumerate(crawls)]
-    ready = drawn or {}
-    sections = (
-        _section(tables, crawl, ready.get(crawl) or pictures(tables, crawl), wanted, anchor=f"crawl-{number}")
-        for number, crawl in enumerate(crawls)
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>ClipCov scorecards</title>\n<style>{STYLE}</style></head>\n<body>\n"
+    body = (
         "<h1>How small may the subset be?</h1>\n"
-        '<p class="soft">Zero-shot scores of CLIP models trained on subsets of each crawl\'s pool.</p>\n'
-        f"{_navigation([*links.items(), *anchors])}\n{''.join(sections)}{EXPLANATION}</body></html>\n"
+        '<p class="soft">Zero-shot scores of CLIP models trained on subsets of the pool as of this crawl.</p>\n'
+        f"{_navigation(links)}\n{_section(tables, crawl, drawn, wanted)}{EXPLANATION}"
     )
+    return html_page(f"ClipCov scorecards of {crawl}", "", body)
 
 
-def _navigation(links: Sequence[tuple[str, str]]) -> str:
-    items = (f'<a href="{html.escape(link)}">{_text(name)}</a>' for name, link in links)
+def _navigation(links: Mapping[str, str]) -> str:
+    items = (f'<a href="{html.escape(link)}">{_text(name)}</a>' for name, link in links.items())
     return f"<nav>{''.join(items)}</nav>"
 
 
@@ -112,8 +72,6 @@ def _section(
     crawl: str,
     pngs: Mapping[str, bytes],
     wanted: Collection[tuple[str, float]],
-    *,
-    anchor: str,
 ) -> str:
     drawn = {name: _figure(name, png) for name, png in pngs.items()}
     written = {name: _table(table) for name, table in summary(tables, crawl).items()}
@@ -131,7 +89,7 @@ def _section(
         *written.values(),
         *drawn.values(),
     ]
-    return f'<section id="{anchor}"><h2>{_text(crawl)}</h2>\n{"".join(parts)}</section>\n'
+    return f"<section><h2>{_text(crawl)}</h2>\n{''.join(parts)}</section>\n"
 
 
 def _figure(name: str, png: bytes) -> str:

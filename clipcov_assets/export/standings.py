@@ -170,11 +170,6 @@ def area_under_size_curve(scores: pl.DataFrame, crawl: str) -> pl.DataFrame:
     return pl.DataFrame(found, schema={**keys, "area": pl.Float64, "retained": pl.Float64}, orient="row")
 
 
-def newest_first(crawls: list[str]) -> list[str]:
-    """Order crawls by name from last to first, numbers by their size: crawl-10, crawl-9, crawl-1."""
-    return sorted(crawls, key=_name_and_numbers, reverse=True)
-
-
 def show(estimate: Estimate | None) -> str:
     """Write an estimate in per cent, padded so that decimal points stand below each other.
 
@@ -250,7 +245,3 @@ def _curve(standings: Standings, method: str, evaluation_set: str) -> Iterator[t
 
 def _chances(rows: pl.DataFrame) -> list[tuple[str, str, float]]:
     return rows.select("evaluation_set", "metric", "chance").unique().rows()
-
-
-def _name_and_numbers(crawl: str) -> list[tuple[str, int]]:
-    return [(text, int(number or -1)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", crawl)]

@@ -15,6 +15,7 @@ from clipcov_assets.export.gallery_page import (
     Subset,
     gallery_page,
 )
+from clipcov_assets.export.html_page import POLICY
 from tests.deliveries import image
 from tests.export.test_report import outline_of
 
@@ -52,7 +53,7 @@ def test_the_page_needs_nothing_beside_it():
     outline = outline_of(page)
     assert not {"script", "link", "iframe"} & set(outline.tags)
     assert all(one.startswith(("#section-", "data:image/webp;base64,", "../../../pair?")) for one in outline.addresses)
-    assert "default-src 'none'" in page
+    assert POLICY in page
     assert page == gallery_page(gallery(cut(), cut()))
 
 

@@ -3,9 +3,12 @@ from dataclasses import replace
 
 import pytest
 
+from clipcov_assets.export.html_page import POLICY
 from clipcov_assets.export.pair_page import (
     Absence,
     ClassPicks,
+    CombinedCut,
+    CombinedExplanation,
     Cut,
     Explanation,
     OtherPair,
@@ -48,7 +51,16 @@ def by(method: str, **changes: object) -> Explanation:
     return replace(EXPLAINED, method=method, class_picks=None, **changes)
 
 
-def words_of(explanation: Explanation | Absence) -> tuple[str, str]:
+COMBINED = CombinedExplanation(
+    name="clipcov_and_semdedup",
+    summary="Pairs that both pick.",
+    cuts=(CombinedCut(0.2, 90, held=False), CombinedCut(0.3, 120, held=True), CombinedCut(0.4)),
+    first=EXPLAINED,
+    second=by("semdedup", rank=40, gain=-0.25, partner=other(9, similarity=0.25, measure="cosine")),
+)
+
+
+def words_of(explanation: Explanation | CombinedExplanation | Absence) -> tuple[str, str]:
     """The text, and the text of the page; runs of blanks are one."""
     page = pair_page(explanation)
     return " ".join(pair_text(explanation).split()), " ".join(" ".join(outline_of(page).texts).split())
@@ -123,11 +135,33 @@ def test_a_duplicate_is_shown_with_what_it_duplicates() -> None:
 
 
 def test_the_page_needs_nothing_beside_it_and_links_only_where_there_are_pages() -> None:
-    outline = outline_of(pair_page(EXPLAINED))
+    page = pair_page(EXPLAINED)
+    outline = outline_of(page)
+    assert POLICY in page
     assert outline.tags.count("img") == 5 and "script" not in outline.tags
     assert all(address.startswith("data:image/") for address in outline.addresses)
     linked = outline_of(pair_page(EXPLAINED, links={"All": "/"}, address=lambda uid: f'/pair?uid={uid}&x="'))
     assert {"/", '/pair?uid=pair-3&x="'} <= set(linked.addresses)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a red cat",
+        "Pairs that both pick.",
+        "subset pairs the pair is by clipcov by semdedup",
+        "20 % 90 out out in",
+        "30 % 120 in in in",
+        "40 % – not materialized not materialized not materialized",
+        "2 of the 80 pairs of its latent class 'cats' came before it",
+        "Rank 40 of 1,000 by semdedup",
+        "Its image has a cosine of 0.2500 with that of pair pair-9",
+        "20 % 200 in 159 to spare",
+    ],
+)
+def test_a_combination_says_where_both_methods_have_a_pair_and_why(words: str) -> None:
+    for found in words_of(COMBINED):
+        assert words in found
 
 
 def test_a_picture_that_is_not_there_has_words() -> None:
@@ -149,8 +183,10 @@ def test_nothing_of_a_delivery_is_acted_on() -> None:
         class_picks=replace(PICKS, last=(OtherPair(pair, 0, 1.0),)),
         partner=OtherPair(pair, 0, 1.0),
     )
-    absence = Absence(ATTACK, ATTACK, (SetAside(ATTACK, ATTACK, ATTACK, ATTACK),), (ATTACK,), (ATTACK,))
-    for one in (attacked, absence, replace(by("metaclip"), entry=ATTACK)):
+    names = (ATTACK,)
+    absence = Absence(ATTACK, ATTACK, (SetAside(ATTACK, ATTACK, ATTACK, ATTACK),), {ATTACK: ATTACK}, *[names] * 3)
+    combined = CombinedExplanation(ATTACK, ATTACK, COMBINED.cuts, attacked, attacked)
+    for one in (attacked, absence, combined, replace(by("metaclip"), entry=ATTACK)):
         outline = outline_of(pair_page(one, links={ATTACK: ATTACK}, address=lambda uid: f"/pair?uid={uid}"))
         assert "script" not in outline.tags
         assert "\x1b" not in pair_text(one) and "\x1b" not in " ".join(outline.texts)
@@ -163,11 +199,21 @@ def test_long_captions_are_cut() -> None:
 
 def test_a_pair_outside_the_pool_says_where_it_is() -> None:
     aside = SetAside("crawl-1", "00002.tar, key 7", "image_corrupt", "truncated")
-    absence = Absence("pair-1", "crawl-2", (aside,), ("crawl-0",), ("crawl-3", "crawl-4"))
+    absence = Absence(
+        "pair-1",
+        "crawl-2",
+        set_aside=(aside,),
+        withdrawn={"crawl-5": "licence revoked"},
+        left_out=("crawl-0",),
+        changed=("crawl-1",),
+        later=("crawl-3", "crawl-4"),
+    )
     for found in words_of(absence):
         assert "Pair pair-1 is not in the pool of crawl-2." in found
         assert "crawl-1 put it into quarantine (00002.tar, key 7) because of image_corrupt: truncated." in found
-        assert "crawl-0 holds it, but this pool was made without: materialize pool for crawl-2 again." in found
+        assert "crawl-5 holds it, but was withdrawn: licence revoked." in found
+        assert "crawl-0 holds it, but was left out of this pool" in found
+        assert "crawl-1 holds it, but did not when this pool was made: materialize pool for crawl-2 again." in found
         assert "crawl-3 brought it, after this pool: ask for the pool of crawl-3." in found
 
 

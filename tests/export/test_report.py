@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import polars as pl
 
-from clipcov_assets.export.charts import PICTURES
+from clipcov_assets.export.charts import PICTURES, pictures
 from clipcov_assets.export.comparison_tables import ComparisonTables
+from clipcov_assets.export.html_page import POLICY
 from clipcov_assets.export.report import html_report
 from tests.comparisons import build_differences, build_tables
 
@@ -36,6 +37,10 @@ class Outline(HTMLParser):
         self.texts.append(data)
 
 
+def report_of(tables: ComparisonTables, crawl: str = "crawl-1", **links: str) -> str:
+    return html_report(tables, crawl, links=links, drawn=pictures(tables, crawl))
+
+
 def outline_of(page: str) -> Outline:
     outline = Outline()
     outline.feed(page)
@@ -45,40 +50,40 @@ def outline_of(page: str) -> Outline:
 
 
 def test_the_page_needs_nothing_beside_it(tables: ComparisonTables) -> None:
-    outline = outline_of(html_report(tables, links={}))
-    assert "script" not in outline.tags and "link" not in outline.tags
-    assert all(address.startswith(("#crawl-", "data:image/png;base64,")) for address in outline.addresses)
+    page = report_of(tables)
+    outline = outline_of(page)
+    assert POLICY in page and "script" not in outline.tags and "link" not in outline.tags
+    assert all(address.startswith("data:image/png;base64,") for address in outline.addresses)
 
 
 def test_every_picture_and_table_of_a_crawl_is_on_the_page(tables: ComparisonTables) -> None:
-    outline = outline_of(html_report(tables, links={}))
+    outline = outline_of(report_of(tables))
     assert outline.tags.count("img") == len(PICTURES)
     headings = {*(picture.title for picture in PICTURES.values()), "Trainings", "How small may the subset be?"}
     assert headings <= set(outline.texts)
 
 
-def test_crawls_come_newest_first_and_each_shows_what_it_has(
+def test_a_page_shows_its_own_crawl_and_what_that_has(
     build: Callable[..., pl.DataFrame], tables: ComparisonTables
 ) -> None:
-    accuracies = {("clipcov", 0.1): 0.4, ("full", 1.0): 0.5}
-    older = [build(accuracies, crawl=crawl) for crawl in ("crawl-0", "crawl-10")]
-    page = html_report(replace(tables, scores=pl.concat([tables.scores, *older])), links={})
-    assert re.findall("<h2>(crawl-[0-9]+)</h2>", page) == ["crawl-10", "crawl-1", "crawl-0"]
-    assert outline_of(page).tags.count("img") == len(PICTURES) + 2
-    assert page.count("<h3>Trainings</h3>") == page.count("in words</summary>") == 1
+    older = build({("clipcov", 0.1): 0.4, ("full", 1.0): 0.5}, crawl="crawl-0")
+    both = replace(tables, scores=pl.concat([tables.scores, older]))
+    assert re.findall("<h2>(crawl-[0-9]+)</h2>", report_of(both, "crawl-0")) == ["crawl-0"]
+    assert outline_of(report_of(both, "crawl-0")).tags.count("img") == 1
+    assert report_of(both) == report_of(tables)
 
 
 def test_every_score_is_on_the_page(scores: pl.DataFrame) -> None:
-    texts = outline_of(html_report(build_tables(scores), links={})).texts
+    texts = outline_of(report_of(build_tables(scores))).texts
     assert {"30.0", "[27.5, 32.5]", "50.0", "70.0", "1,000", "10.0", "10 %", "(100 pairs)"} <= set(texts)
 
 
 def test_the_best_method_of_a_size_is_bold_on_every_set(scores: pl.DataFrame) -> None:
-    assert re.findall("<b>([0-9.]+)</b>", html_report(build_tables(scores), links={})) == ["30.0"] * 2 + ["45.0"] * 2
+    assert re.findall("<b>([0-9.]+)</b>", report_of(build_tables(scores))) == ["30.0"] * 2 + ["45.0"] * 2
 
 
 def test_links_are_shown(scores: pl.DataFrame) -> None:
-    page = html_report(build_tables(scores), links={"Dagster & more": 'http://127.0.0.1:3000/?a="b"'})
+    page = report_of(build_tables(scores), **{"Dagster & more": 'http://127.0.0.1:3000/?a="b"'})
     assert 'href="http://127.0.0.1:3000/?a=&quot;b&quot;"' in page and "Dagster &amp; more" in page
 
 
@@ -87,7 +92,7 @@ def test_names_are_escaped(build: Callable[..., pl.DataFrame]) -> None:
     scores = build({("clipcov", 0.1): 0.4, ("full", 1.0): None}, crawl=attack, evaluation_sets=(attack, '"><img'))
     numbers = (0.1, 0.0, 0.2, 0.5, 0.5)
     differences = build_differences((0.1, "random", attack, *numbers), crawl=attack)
-    outline = outline_of(html_report(build_tables(scores, differences=differences), links={}))
+    outline = outline_of(report_of(build_tables(scores, differences=differences), attack))
     assert "script" not in outline.tags and outline.tags.count("img") == 2
     assert attack in outline.texts
     assert any(text.startswith(f"10 %, {attack}: clipcov against random") for text in outline.texts)
@@ -95,4 +100,4 @@ def test_names_are_escaped(build: Callable[..., pl.DataFrame]) -> None:
 
 def test_equal_tables_give_an_equal_page(tables: ComparisonTables) -> None:
     backwards = ComparisonTables(**{name: table.reverse() for name, table in vars(tables).items()})
-    assert html_report(tables, links={}) == html_report(backwards, links={})
+    assert report_of(tables) == report_of(backwards)

@@ -7,7 +7,6 @@ from clipcov_assets.core.metrics import Estimate
 from clipcov_assets.export.standings import (
     area_under_size_curve,
     metric_words,
-    newest_first,
     percent,
     printable,
     retained,
@@ -139,11 +138,6 @@ def test_the_spread_of_the_seeds_stands_apart_from_the_interval(build: Callable[
 )
 def test_a_metric_is_written_for_people(metric: str, words: str) -> None:
     assert metric_words(metric) == words
-
-
-def test_numbers_in_crawl_names_count_as_numbers() -> None:
-    assert newest_first(["crawl-2", "crawl-10", "crawl-1"]) == ["crawl-10", "crawl-2", "crawl-1"]
-    assert newest_first(["2024-09", "2024-10", "2023-12"]) == ["2024-10", "2024-09", "2023-12"]
 
 
 @pytest.mark.parametrize("fraction, text", [(0.05, "5 %"), (0.07, "7 %"), (0.125, "12.5 %"), (1.0, "100 %")])

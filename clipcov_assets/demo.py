@@ -15,6 +15,7 @@ import dagster as dg
 from clipcov_assets.assets.comparison import comparison_tables, in_words
 from clipcov_assets.crawl_sensor import find_deliveries
 from clipcov_assets.definitions import defs, resources
+from clipcov_assets.export.report import report_name
 from clipcov_assets.export.scoreboard import scoreboard
 from clipcov_assets.ingest.delivery import DeliveryError
 from clipcov_assets.methods import COMPARED, SELECTIONS
@@ -142,10 +143,10 @@ def failure_reason(result: dg.ExecuteInProcessResult) -> str:
 
 def _report(store: LanceStore, shelf: ReportShelf, crawl: str, seconds: float) -> None:
     """Print the scoreboard, what it says in words, and where to look further."""
-    tables = comparison_tables(store, [crawl], print)
+    tables = comparison_tables(store, crawl, print)
     print(f"\n{scoreboard(tables.scores, crawl)}")
     print(f"{textwrap.fill(in_words(tables, crawl), LINE)}\n")
-    print(f"report:  {Path(shelf.directory) / 'comparison.html'}")
+    print(f"report:  {Path(shelf.directory) / report_name(crawl)}")
     print("Dagster: make ui, then open http://127.0.0.1:3000 (MLflow: http://127.0.0.1:5000)")
     print(f"done in {seconds:.0f} s")
 

@@ -1,5 +1,6 @@
 """The directory of reports and pictures that people open outside Dagster."""
 
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ class ReportShelf(dg.ConfigurableResource):
         """Write a file, whole or not at all, and return its absolute path."""
         path = Path(self.directory).resolve() / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.unfinished")
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")  # several runs may write it at once
         unfinished.write_bytes(content)
         unfinished.replace(path)
         return str(path)

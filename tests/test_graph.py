@@ -202,9 +202,6 @@ def test_the_comparison_holds_every_method_and_fraction(machine):
     assert metadata["scorecards_missing"] == 0
     assert "\n\n### Accuracy against subset size\n\n![" in metadata["comparison"]
     assert metadata["comparison"].count("](data:image/png;base64,") == 5
-    report = (machine.home / "reports/comparison.html").read_text()
-    assert "crawl-1" in report
-    assert "crawl-2" in report
 
 
 def test_the_comparison_opens_with_what_it_says_in_words(machine):
@@ -213,9 +210,10 @@ def test_the_comparison_opens_with_what_it_says_in_words(machine):
     assert said.startswith(("ClipCov at ", "No size of ClipCov "))
     assert said.endswith(f"Scorecards missing: none of {metadata['scorecards']}.")
     assert metadata["comparison"].startswith(escape_markdown(said))
-    sections = (machine.home / "reports/comparison.html").read_text().split("<section ")
+    sections = (machine.home / "reports/comparisons/crawl-2.html").read_text().split("<section")
     assert html.escape(said) in next(section for section in sections if "<h2>crawl-2</h2>" in section)
-    assert metadata["report"] == "http://127.0.0.1:3001/comparison.html"
+    assert metadata["report"] == "http://127.0.0.1:3001/comparisons/crawl-2.html"
+    assert metadata["accuracy_curves"] == "http://127.0.0.1:3001/comparisons/crawl-2/accuracy_curves.png"
 
 
 def test_the_comparison_leads_to_every_subset_gallery_scorecard_and_run(machine):

@@ -21,11 +21,11 @@ from clipcov_assets.export.differences import differences_markdown
 from clipcov_assets.export.escape import escape_markdown
 from clipcov_assets.export.headline import headline
 from clipcov_assets.export.markdown import comparison_markdown, pictures_markdown
-from clipcov_assets.export.report import html_report
+from clipcov_assets.export.report import html_report, report_name
 from clipcov_assets.export.standings import ABSENT, percent
 from clipcov_assets.galleries import gallery_name
 from clipcov_assets.methods import SELECTIONS
-from clipcov_assets.partitions import crawl_order, crawls, fraction_key, fractions_of, of_crawl, the_crawl
+from clipcov_assets.partitions import crawls, fraction_key, fractions_of, of_crawl, the_crawl
 from clipcov_assets.provenance import content_version, latest_input, legible, materialized
 from clipcov_assets.scales import SCALE
 from clipcov_assets.tables import (
@@ -79,7 +79,7 @@ def comparison(
     Scores of methods and fractions with 95 % intervals, accuracy against subset size and against cost, the share of
     the full pool's accuracy that each subset keeps, which differences to ClipCov are real and which are noise, image
     by image, and how each model was trained. It compares every scorecard that the crawl has so far and says how many
-    are missing. The HTML report holds all crawls.
+    are missing.
     """
     crawl = context.partition_key
     present = [one for one in WANTED if store.exists(scores_table(one[0]), of_crawl(crawl, one[1]))]
@@ -91,14 +91,17 @@ def comparison(
     }
     gathered |= {"curves": _curves(store, crawl, present), "differences": _differences(store, crawl)}
     written = {name: store.write(name, crawl, rows) for name, rows in gathered.items()}
-    known = sorted(crawls.get_partition_keys(dynamic_partitions_store=context.instance), key=crawl_order)
-    tables = comparison_tables(store, known, context.log.warning)
+    tables = comparison_tables(store, crawl, context.log.warning)
     drawn, said = pictures(tables, crawl), in_words(tables, crawl)
     pages = _links(shelf, tracker, crawl, present, gathered["trainings"])
     opening, rest = escape_markdown(said), f"{comparison_markdown(tables, crawl)}\n{pages}"
-    links = {"Dagster": f"{shelf.dagster_ui}/assets/comparison", "MLflow": tracker.address}
-    report = html_report(tables, links=links, drawn={crawl: drawn}, wanted=_shares(WANTED))
-    report_path = shelf.write("comparison.html", report.encode())
+    links = {
+        "All crawls": shelf.pages,
+        "Dagster": f"{shelf.dagster_ui}/assets/comparison",
+        "MLflow": tracker.address,
+    }
+    report = html_report(tables, crawl, links=links, drawn=drawn, wanted=_shares(WANTED))
+    report_path = shelf.write(report_name(crawl), report.encode())
     with tracker.shared_run(
         f"{crawl} comparison",
         {"dagster.asset": COMPARISON, "dagster.partition": crawl, "dagster.run": context.run.run_id},
@@ -115,10 +118,10 @@ def comparison(
         metadata={
             "in_words": said,
             "comparison": dg.MetadataValue.md(f"{opening}\n\n{pictures_markdown(drawn)}\n\n{rest}"),
-            "report": dg.MetadataValue.url(shelf.address("comparison.html")),
+            "report": dg.MetadataValue.url(shelf.address(report_name(crawl))),
             "report_path": dg.MetadataValue.path(report_path),
             "differences": dg.MetadataValue.md(differences_markdown(tables.differences, crawl)),
-            **{name: _shelved(shelf, f"{name}-{crawl}.png", picture) for name, picture in drawn.items()},
+            **{name: _shelved(shelf, f"comparisons/{crawl}/{name}.png", picture) for name, picture in drawn.items()},
             "mlflow": dg.MetadataValue.url(_run_page(tracker, run.run_id))
             if run.run_id
             else "MLflow could not be reached",
@@ -206,23 +209,22 @@ def thinned(curve: pa.Table, points: int = CURVE_POINTS) -> pa.Table:
     return curve.take(pa.array(np.concatenate(kept)))
 
 
-def comparison_tables(store: LanceStore, known: Iterable[str], report: Callable[[str], None]) -> ComparisonTables:
-    """The tables of those of some crawls that have been compared, in their order.
+def comparison_tables(store: LanceStore, crawl: str, report: Callable[[str], None]) -> ComparisonTables:
+    """The tables of a crawl that was compared.
 
     Args:
         store: Holds them.
-        known: Names of crawls.
+        crawl: Its name.
         report: Told of tables that another version of this project wrote; they are left out.
     """
-    compared = [crawl for crawl in known if store.exists(COMPARISON, crawl)]
     schemas = {name: schema for name, (_, schema) in GATHERED.items()} | {"curves": CURVES, "differences": DIFFERENCES}
     found = {}
     for name, schema in schemas.items():
-        stored = [store.read(name, crawl) for crawl in compared if store.exists(name, crawl)]
-        current = [rows for rows in stored if rows.schema.names == schema.names]
-        if len(current) < len(stored):
-            report(f"{name} of {len(stored) - len(current)} crawls is of an earlier version, left out")
-        found[name] = pl.DataFrame(pa.concat_tables([schema.empty_table(), *current]))
+        rows = store.read(name, crawl) if store.exists(name, crawl) else schema.empty_table()
+        if rows.schema.names != schema.names:
+            report(f"{name} of {crawl} is of an earlier version, left out: materialize comparison again")
+            rows = schema.empty_table()
+        found[name] = pl.DataFrame(rows)
     return ComparisonTables(scores=found.pop(COMPARISON), **found)
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from clipcov_assets.assets.groups import GPU_POOL, SCORECARDS
 from clipcov_assets.assets.road_asset import road_asset
 from clipcov_assets.automation import when_trained
+from clipcov_assets.export.report import report_name
 from clipcov_assets.lineage import lineage_metadata
 from clipcov_assets.partitions import dimension, fractions_of, partitions_of
 from clipcov_assets.provenance import latest_input, legible, materialized
@@ -106,7 +107,7 @@ def scorecard_asset(method: str) -> dg.AssetsDefinition:
                 **{f"prompts/{name}": words for name, words in made["prompts"].items()},
                 "mlflow": trained.metadata["mlflow"],
                 **lineage_metadata(context.instance, store, f"{method}_scorecard", partition, [trained]),
-                "comparison": dg.MetadataValue.url(shelf.address("comparison.html")),
+                "comparison": dg.MetadataValue.url(shelf.address(report_name(dimension(context, "crawl")))),
             },
         )
 

@@ -232,7 +232,7 @@ with dg.DagsterInstance.ephemeral() as instance:
         ExportOptions(), print,
     )
     assert one.manifest["pairs"] == sizes["clip_score_or_random"]
-    report = (home / "reports/comparison.html").read_text()
+    report = (home / "reports/comparisons/crawl-1.html").read_text()
     assert all(name in report for name in NAMES)
 """
 

@@ -65,13 +65,15 @@ class Product:
         until = time.monotonic() + seconds
         while missing := wanted - self.made(*assets):
             failed = [run for run in self.runs() if run["status"] == "FAILURE"]
-            assert not failed, f"{failed}\n{self.log()}"
-            assert time.monotonic() < until, f"still missing after {seconds:.0f} s: {sorted(missing)}\n{self.log()}"
+            assert not failed, f"{failed}\n{self.log()[-6_000:]}"
+            assert time.monotonic() < until, (
+                f"still missing after {seconds:.0f} s: {sorted(missing)}\n{self.log()[-6_000:]}"
+            )
             time.sleep(2)
 
     def log(self) -> str:
-        """The end of what the processes wrote."""
-        return (self.home / "dagster.log").read_text()[-6_000:]
+        """What Dagster's processes wrote."""
+        return (self.home / "dagster.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,10 @@ def page(scored):
         page.set_default_timeout(PAGE_MILLISECONDS)
         page.complaints = []
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and page.complaints.append(said.text))
+        page.on(
+            "response", lambda answer: answer.status >= 400 and page.complaints.append(f"{answer.status} {answer.url}")
+        )
         yield page
         browser.close()
 
@@ -200,5 +206,5 @@ def wait_until_there(address: str, product: Product) -> None:
             urllib.request.urlopen(address, timeout=5).close()
             return
         except OSError:
-            assert time.monotonic() < until, product.log()
+            assert time.monotonic() < until, product.log()[-6_000:]
             time.sleep(0.5)

@@ -45,6 +45,7 @@ def test_an_asset_says_what_it_is_and_shows_its_partitions(page, scored, picture
 def test_numbers_are_plotted(page, scored, pictures):
     page.goto(f"{scored.dagster}/assets/clipcov_subset?view=overview")
     page.get_by_text("Plots", exact=True).first.click()
+    page.locator("canvas").first.wait_for()
     page.get_by_text("class_coverage", exact=True).first.wait_for()
     page.wait_for_timeout(1_000)
     page.screenshot(path=pictures / "plots.png")
@@ -54,7 +55,8 @@ def test_the_comparison_speaks_first_in_words_and_leads_on(page, scored, picture
     page.goto(f"{scored.dagster}/assets/comparison?view=overview")
     page.get_by_text("in_words", exact=True).first.wait_for()
     page.screenshot(path=pictures / "comparison.png")
-    page.goto(f"{scored.pages}/comparison.html")
+    page.goto(scored.pages)
+    page.get_by_role("link", name="crawl-1", exact=True).first.click()
     page.get_by_text("How small may the subset be?").first.wait_for()
     page.screenshot(path=pictures / "report.png")
 

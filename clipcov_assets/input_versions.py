@@ -41,13 +41,12 @@ def data_versions(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str] | None = None
 ) -> dict[str, str]:
     """The data version of each partition that is materialized; of some partitions, or of all."""
-    if partitions is not None and not partitions:
-        return {}
-    wanted = None if partitions is None else list(partitions)
     newest = instance.event_log_storage.get_latest_storage_id_by_partition(
-        asset, MATERIALIZATION, None if wanted is None else set(wanted)
+        asset, MATERIALIZATION, None if partitions is None else set(partitions)
     )
-    tags = instance.event_log_storage.get_latest_tags_by_partition(asset, MATERIALIZATION, [DATA_VERSION], wanted)
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        asset, MATERIALIZATION, [DATA_VERSION], None if partitions is None else list(partitions)
+    )
     return {partition: tags.get(partition, {}).get(DATA_VERSION, "") for partition in newest}
 
 
@@ -98,14 +97,19 @@ def _versions_of(context: dg.AutomationContext, parent: dg.AssetKey, partitions:
         return dict.fromkeys(partitions, (made.tags or {}).get(DATA_VERSION, "") if made else NOT_MADE)
     parents = {partition: _parents(context, parent, partition) for partition in partitions}
     compared = {partition: keys for partition, keys in parents.items() if len(keys) <= MOST_COMPARED}
-    versions = data_versions(view.instance, parent, {key for keys in compared.values() for key in keys})
+    wanted = sorted({key for keys in compared.values() for key in keys})
+    tags = view.instance.event_log_storage.get_latest_tags_by_partition(parent, MATERIALIZATION, [DATA_VERSION], wanted)
+    versions = {key: found[DATA_VERSION] for key, found in tags.items()}
     return {
-        partition: sha256("".join(versions[key] for key in sorted(keys & versions.keys())).encode()).hexdigest()
+        partition: sha256("".join(versions.get(key, "") for key in sorted(keys)).encode()).hexdigest()
         for partition, keys in compared.items()
     }
 
 
 def _parents(context: dg.AutomationContext, parent: dg.AssetKey, partition: str) -> set[str]:
+    """The partitions of an input that a partition is made of."""
+    if context.asset_graph.get(parent).partitions_def == context.partitions_def:
+        return {partition}
     view: Any = context.asset_graph_view
     own = view.get_subset_from_partition_keys(context.key, context.partitions_def, {partition})
     return set(map(str, view.compute_parent_subset(parent, own).expensively_compute_partition_keys()))

@@ -9,43 +9,30 @@ Every number remembers the rates that it was computed from (`Quantity`), so ever
 
 import argparse
 import heapq
-import io
-import json
 import math
-import os
 import sys
-import tarfile
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.machine import description
-from benchmarks.measure import peak_memory, three_digits
-from benchmarks.report import amount
+from benchmarks.measure import three_digits
+from benchmarks.plan_rates import BASE_WIDTH, CLASS_BASE, kmeans_operations, measured_rates, tell
+from benchmarks.report import amount, put_between
 from clipcov_assets.scales import PAPER_FRACTIONS, RECIPES, SCALES
-from clipcov_assets.tables import EMBEDDINGS
 
 DAY, HOUR = 86_400.0, 3_600.0
-ITERATIONS = 21  # 20 of k-means, and the exact assignment at the end
 METHODS = 6
-PART_PAIRS = 65_536  # of semdedup: jobs/rank.py
-CLASS_BASE = 100_000  # pairs of the class whose time is the rate `class_seconds`
-BASE_WIDTH = 512  # of the embeddings that the rates were measured with
-PIECE_PAIRS, FRAGMENT_ROWS = 4_096, 2**20
+FRAGMENT_ROWS = 2**20
 WORKERS = (1, 8, 64, 512)
-SHARES = (0.01, 0.05, 0.16)
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+BEGIN, END = "<!-- plan: written by benchmarks.plan -->", "<!-- end of the plan -->"
 
 
 class Origin(StrEnum):
@@ -206,7 +193,8 @@ def default_rates(proxy: Proxy) -> Rates:
             "embed": _assumed(round(utilisation * flops / proxy.operations), "pairs/s a GPU", of_gpu),
             "train": _assumed(round(utilisation * flops / 3 / TRAINED.operations), "samples/s a GPU, RN50", of_gpu),
             "gpus_of_node": _assumed(8, "GPUs of the node that trains", "assumed"),
-            "cores_of_gpu": _assumed(16, "cores that decode for a GPU", "assumed"),
+            "cores_of_gpu": _assumed(16, "cores that decode for a GPU", "assumed; CLIPCOV_RAY_CPUS on a Ray cluster"),
+            "at_once": _assumed(4, "class shards that Dagster runs at once", "`max_concurrent_runs` in dagster.yaml"),
             "cores": _assumed(32, "cores of Dagster's machine", "assumed"),
             "memory": _assumed(256 * 2**30, "bytes of Dagster's machine", "assumed"),
             "worker_memory": _assumed(16 * 2**30, "bytes of a worker that ranks", "assumed"),
@@ -227,7 +215,7 @@ def default_rates(proxy: Proxy) -> Rates:
             "ingest": _assumed(2_200, "pairs/s a core, 256 px"),
             "decode": _assumed(510, "pairs/s a core, 256 px to 224, tokenised"),
             "embed_cpu": _assumed(5, "pairs/s a core, ViT-B-32"),
-            "embed_speedup": _assumed(1.75, "of 2 workers over 1, the demo's model"),
+            "decode_speedup": _assumed(1.75, "of 2 cores that decode over 1"),
             "lance_write": _assumed(250e6, "bytes/s of embeddings"),
             "lance_read": _assumed(2e9, "bytes/s of embeddings, out of the page cache"),
             "class_order": _assumed(32_000, "pairs/s into the order of classes"),
@@ -317,12 +305,9 @@ def stored(size: PoolSize, rates: Rates, width: int) -> list[Stored]:
     ]  # fmt: skip
 
 
-def objects(size: PoolSize, rates: Rates) -> list[tuple[str, Quantity]]:
-    """Return how many files the large tables have, and how many pieces a crawl's embedding has while it runs."""
-    return [
-        ("files of raw pairs, embeddings and latent classes", quantity(3 * math.ceil(size.pairs / FRAGMENT_ROWS))),
-        ("pieces of a crawl while it is embedded", size.pairs / rates["crawls"] / PIECE_PAIRS),
-    ]
+def files(pairs: float) -> Quantity:
+    """Return how many files the tables of raw pairs, embeddings and latent classes have."""
+    return quantity(3 * math.ceil(pairs / FRAGMENT_ROWS))
 
 
 # ---- what runs
@@ -331,7 +316,8 @@ def objects(size: PoolSize, rates: Rates) -> list[tuple[str, Quantity]]:
 WHERE = {
     "crawl": "Dagster's process, crawl by crawl",
     "Dagster": "Dagster's process",
-    "job": "one process: Dagster's, or that of the Ray job",
+    "driver": "one process: Dagster's, or the driver of the Ray job",
+    "node": "one node, whose GPUs train one model",
     "GPUs": "workers with a GPU each, crawl by crawl; one process writes the table",
     "workers": "workers with a core each",
 }
@@ -344,16 +330,21 @@ class Step:
     Attributes:
         name: In words.
         where: One of `WHERE`.
-        seconds: By number of workers; equal where no worker helps. Of all crawls together.
+        seconds: On so many workers, of all crawls together.
         memory: Bytes of the largest process; of one crawl where it works on one.
         moved: Bytes between the store and the processes.
     """
 
     name: str
     where: str
-    seconds: Mapping[int, Quantity]
+    seconds: Callable[[int], Quantity]
     memory: Quantity
     moved: Quantity
+
+    @property
+    def divided(self) -> bool:
+        """Whether workers help."""
+        return self.where in ("workers", "GPUs")
 
 
 def class_sizes(pairs: float, rates: Rates) -> np.ndarray:
@@ -389,15 +380,19 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 def ranking(pairs: float, shards: int, workers: int, rates: Rates, width: int) -> Quantity:
     """Return the seconds of clipcov's class shards on so many workers of one core.
 
-    A shard is a run of neighbouring classes and one task. Time falls with workers by Amdahl's law, whose serial part
-    is what 2 workers fell short of twice the rate, until the shard of the largest class bounds it.
+    A shard is a run of neighbouring classes, one task and one step of Dagster, which runs so many `at_once`. Time falls
+    with workers by Amdahl's law, whose serial part is what 2 workers fell short of twice the rate, until the shard of
+    the largest class bounds it.
     """
     names = ("class_seconds", "class_exponent", "lance_read", "classes", "largest_class")
     parts = [float(part.sum()) for part in np.array_split(rank_seconds(pairs, rates, width), shards)]
     whole = Quantity(sum(parts), frozenset(names))
     if workers == 1:
         return whole
-    return largest(whole * amdahl(rates["rank_speedup"], min(workers, shards)), makespan(parts, workers))
+    at_once = rates["at_once"]
+    busy = max(1, min(workers, shards, int(at_once.value)))
+    divided = largest(whole * amdahl(rates["rank_speedup"], busy), makespan(parts, busy))
+    return replace(divided, uses=divided.uses | at_once.uses)
 
 
 def amdahl(speedup: Quantity, workers: int) -> Quantity:
@@ -406,14 +401,16 @@ def amdahl(speedup: Quantity, workers: int) -> Quantity:
     return replace(speedup, value=serial + (1 - serial) / workers)
 
 
-def kmeans_operations(pairs: float, width: int) -> float:
-    """Return additions and multiplications of k-means with sqrt(n) clusters: every image with every centroid."""
-    return 2 * width * pairs * math.sqrt(pairs) * ITERATIONS
+def part_pairs() -> int:
+    """Return how many pairs semdedup's clusters are compared together."""
+    from clipcov_assets.jobs.rank import PART_PAIRS
+
+    return PART_PAIRS
 
 
 def largest_part(pairs: float, rates: Rates) -> float:
-    """Return the pairs of semdedup's largest part: whole clusters, as many as fit into 65,536 pairs, at least one."""
-    return min(max(PART_PAIRS, 2 * rates["cluster_skew"].value * math.sqrt(pairs)), pairs)
+    """Return the pairs of semdedup's largest part: as many whole clusters as fit into one, at least one."""
+    return min(max(part_pairs(), 2 * rates["cluster_skew"].value * math.sqrt(pairs)), pairs)
 
 
 def duplication(pairs: float, workers: int, rates: Rates, width: int) -> Quantity:
@@ -423,7 +420,7 @@ def duplication(pairs: float, workers: int, rates: Rates, width: int) -> Quantit
     """
     operations = width * pairs * math.sqrt(pairs) * rates["cluster_skew"]
     reading = pairs * width / BASE_WIDTH / rates["class_order"]
-    busy = min(workers, math.ceil(pairs / PART_PAIRS))
+    busy = min(workers, math.ceil(pairs / part_pairs()))
     return (operations / rates["duplication"] + reading) / busy
 
 
@@ -436,28 +433,27 @@ def embedding(pairs: float, workers: int, rates: Rates, width: int) -> Quantity:
 def fed(rates: Rates) -> Quantity:
     """Return the seconds of a pair on one GPU: those of the model, or of the cores that decode for it.
 
-    Cores that decode beside each other are as much slower than one alone as 2 workers were.
+    Cores that decode beside each other are as much slower than one alone as 2 cores were.
     """
-    decoded = rates["decode"] * rates["cores_of_gpu"] * efficiency(rates, "embed_speedup")
+    decoded = rates["decode"] * rates["cores_of_gpu"] * efficiency(rates, "decode_speedup")
     return largest(1 / rates["embed"], 1 / decoded)
 
 
-def steps(size: PoolSize, rates: Rates, width: int, workers: Sequence[int]) -> list[Step]:
-    """Return every step from the delivery to the subsets.
+def steps(size: PoolSize, rates: Rates, width: int) -> list[Step]:
+    """Return every step from the delivery to the subsets; workers are GPUs for embedding, cores for rankings.
 
     Args:
         size: The pool.
         rates: Of the machines.
         width: d of the proxy.
-        workers: Numbers of workers: GPUs for embedding, cores for rankings.
     """
     n, rows = size.pairs, row_bytes(rates, width)
     crawl, wide = n / rates["crawls"], width / BASE_WIDTH
     uid, cores = rates["uid_bytes"] + 4, rates["cores"]
     moved = {name: row * n for name, row in rows.items()}
 
-    def alone(name: str, seconds: Quantity, memory: Quantity, moves: Quantity, where: str = "job") -> Step:
-        return Step(name, where, dict.fromkeys(workers, seconds), memory, moves)
+    def alone(name: str, seconds: Quantity, memory: Quantity, moves: Quantity, where: str = "Dagster") -> Step:
+        return Step(name, where, lambda workers: seconds, memory, moves)
 
     def scored(name: str, reads: Quantity) -> Step:
         memory = rates[f"{name}_memory"] * n
@@ -478,7 +474,7 @@ def steps(size: PoolSize, rates: Rates, width: int, workers: Sequence[int]) -> l
         Step(
             "embeddings",
             "GPUs",
-            {count: embedding(n, count, rates, width) for count in workers},
+            lambda workers: embedding(n, workers, rates, width),
             28 * crawl,  # contents, places and items; the model and a batch beside
             moved["raw pairs"] + 2 * (4 * width * n) + moved["embeddings"],
         ),
@@ -489,11 +485,11 @@ def steps(size: PoolSize, rates: Rates, width: int, workers: Sequence[int]) -> l
             (rows["embeddings"] + 2 * width) * n + moved["latent classes"],
             "crawl",
         ),
-        alone("pool", rates["pool_seconds"] * n, rates["pool_memory"] * n, 2 * moved["pool"], "Dagster"),
+        alone("pool", rates["pool_seconds"] * n, rates["pool_memory"] * n, 2 * moved["pool"]),
         Step(
             "clipcov, class shards",
             "workers",
-            {count: ranking(n, size.shards, count, rates, width) for count in workers},
+            lambda workers: ranking(n, size.shards, workers, rates, width),
             # The largest class with what greedy knows of each pair, and the picks of its shard.
             largest_class * (4 * width + 300) + 100 * n / size.shards,
             moved["latent classes"] + moved["class rankings"] + moved["pool"] + uid * n,
@@ -509,11 +505,12 @@ def steps(size: PoolSize, rates: Rates, width: int, workers: Sequence[int]) -> l
             rates["images_seconds"] * n * wide + kmeans_operations(n, width) / rates["kmeans"] / cores,
             loaded,
             images + moved["pool"],
+            "driver",
         ),
         Step(
             "semdedup, duplication",
             "workers",
-            {count: duplication(n, count, rates, width) for count in workers},
+            lambda workers: duplication(n, workers, rates, width),
             # A part's images, as read and as float32, and which pairs they are.
             quantity(largest_part(n, rates) * (8 * width + 100)),
             quantity(images) + 64 * n,
@@ -524,6 +521,7 @@ def steps(size: PoolSize, rates: Rates, width: int, workers: Sequence[int]) -> l
             5 * n / rates["train"] / rates["gpus_of_node"],
             150 * quantity(n),  # where each pair lies, its size and content, and uids: FoundPairs
             5 * moved["raw pairs"],
+            "node",
         ),
         alone(
             "c_rho",
@@ -540,7 +538,6 @@ def steps(size: PoolSize, rates: Rates, width: int, workers: Sequence[int]) -> l
             * largest(wide / rates["subset"] / cores, rows["latent classes"] / rates["network"]),
             rates["subset_memory"] * n,
             (METHODS * len(PAPER_FRACTIONS) + 1) * (moved["latent classes"] + moved["pool"]),
-            "Dagster",
         ),
     ]
 
@@ -610,7 +607,7 @@ ARROW = (
 def largest_pool(cost: Callable[[float], Quantity], limit: Number, *, most: float = 1e13) -> Quantity:
     """Return how many pairs cost no more than a limit, for a cost that grows with pairs; `most` if all do."""
     low, high, bound = 1.0, most, quantity(limit)
-    for _ in range(25):
+    for _ in range(18):  # to a ten-thousandth
         middle = math.sqrt(low * high)
         low, high = (middle, high) if cost(middle).value <= bound.value else (low, middle)
     return Quantity(low, cost(low).uses | bound.uses)
@@ -620,22 +617,31 @@ def limits(size: PoolSize, rates: Rates, width: int, workers: int) -> list[Limit
     """Return what limits a pool, the smallest first: memory of a process, a day, and counts that do not fit."""
     offsets = 2**31 / rates["uid_bytes"]
     found = [
+        Limit("captions of a pool in one Arrow column: 2 GiB (metaclip)", 2**31 / rates["caption_bytes"],
+              REMEDIES["metaclip"]),
         Limit("uids of a pool in one Arrow column: 2 GiB (pool, merge, every ranking)", offsets, ARROW),
         Limit("uids of a crawl in one Arrow column: 2 GiB (latent classes)", offsets * rates["crawls"],
               "smaller crawls"),
         Limit("places of pairs in 32 bits (pool_tables.places_of)", quantity(2.0**31), SPLIT),
     ]  # fmt: skip
-    for place, one in enumerate(steps(size, rates, width, [workers])):
 
-        def at(pairs: float, place: int = place) -> Step:
-            return steps(replace(size, pairs=pairs), rates, width, [workers])[place]
+    @cache  # searches begin alike
+    def at(pairs: float) -> list[Step]:
+        return steps(replace(size, pairs=pairs), rates, width)
 
+    def needed(pairs: float, place: int) -> Quantity:
+        return at(pairs)[place].memory
+
+    def taken(pairs: float, place: int) -> Quantity:
+        return at(pairs)[place].seconds(workers)
+
+    for place, one in enumerate(at(size.pairs)):
         remedy = REMEDIES.get(one.name, SUBSETS_REMEDY)
         memory = rates["worker_memory"] if one.where == "workers" else rates["memory"]
         whose = "a worker" if one.where == "workers" else "one process"
         found += [
-            Limit(f"memory of {whose}: {one.name}", largest_pool(lambda n: at(n).memory, memory), remedy),  # noqa: B023
-            Limit(f"more than a day: {one.name}", largest_pool(lambda n: at(n).seconds[workers], DAY), remedy),  # noqa: B023
+            Limit(f"memory of {whose}: {one.name}", largest_pool(partial(needed, place=place), memory), remedy),
+            Limit(f"more than a day: {one.name}", largest_pool(partial(taken, place=place), DAY), remedy),
         ]
     return sorted(found, key=lambda limit: limit.pairs.value)
 
@@ -691,10 +697,8 @@ def storage_table(planned: Planned, width: int) -> Table:
         cells = (f"{size_of(one.crawl.value)} / {size_of(one.total.value)}" for one in rows)
         row = f"{first.row.value:,.0f}" if first.row.value else ""
         table.rows.append((first.name, row, *cells, rates.origin(largest(first.crawl, first.total))))
-    for counts in zip(*(objects(size, rates) for size, rates in planned), strict=True):
-        cells = (counted(count.value) for _, count in counts)
-        name, first_count = counts[0]
-        table.rows.append((name, "", *cells, planned[0][1].origin(first_count)))
+    cells = (counted(files(size.pairs).value) for size, _ in planned)
+    table.rows.append(("files of raw pairs, embeddings and latent classes", "", *cells, Origin.GIVEN))
     return table
 
 
@@ -709,7 +713,7 @@ def hours_table(planned: Planned) -> Table:
     ):
         spent = [size.pairs / rates[rate] / HOUR for size, _ in planned]
         table.rows.append((name, *(f"{one.value:,.1f}" for one in spent), rates.origin(spent[0])))
-    needed = rates["embed"] / rates["decode"] / efficiency(rates, "embed_speedup")
+    needed = rates["embed"] / rates["decode"] / efficiency(rates, "decode_speedup")
     cells = (f"{needed.value:,.0f}" for _ in planned)
     table.rows.append(("cores that keep one GPU busy", *cells, rates.origin(needed)))
     return table
@@ -724,18 +728,16 @@ def trainings_table(planned: Planned) -> Table:
     return table
 
 
-def steps_table(size: PoolSize, rates: Rates, width: int, workers: Sequence[int]) -> Table:
-    """Return every step of one size."""
+def steps_table(size: PoolSize, rates: Rates, width: int, workers: Sequence[int], first: Limit) -> Table:
+    """Return every step of one size, and the first limit that it meets."""
     header = ("step", "where", "memory", *(f"{count} w" for count in workers), "moved", "origin")
-    first = limits(size, rates, width, max(workers))[0]
     breaks = "the first to break is" if first.pairs.value < size.pairs else "nothing breaks; the next limit is"
     note = f"{size.why}; {breaks}: {in_words(first, rates)}"
     table = Table(f"{size.name}, {size.pairs:,.0f} pairs: what runs", header, note=note)
-    for step in steps(size, rates, width, workers):
-        times = [duration(step.seconds[count].value) for count in workers]
-        same = len({step.seconds[count].value for count in workers}) == 1
-        shown = [times[0], *("" for _ in times[1:])] if same else times
-        every = largest(step.memory, step.moved, *step.seconds.values())
+    for step in steps(size, rates, width):
+        seconds = [step.seconds(count) for count in workers]
+        shown = [duration(one.value) if step.divided or not place else "" for place, one in enumerate(seconds)]
+        every = largest(step.memory, step.moved, *seconds)
         cells = (step.name, step.where, size_of(step.memory.value), *shown, size_of(step.moved.value))
         table.rows.append((*cells, rates.origin(every)))
     return table
@@ -746,27 +748,14 @@ def in_words(limit: Limit, rates: Rates) -> str:
     return f"{limit.what}, at {counted(limit.pairs.value)} pairs ({rates.origin(limit.pairs)})"
 
 
-def limits_table(planned: Planned, width: int, workers: int) -> Table:
+def limits_table(planned: Planned, found: Sequence[Limit]) -> Table:
     """Return all limits up to the largest size, and which size is the first to meet each."""
-    largest_size, rates = planned[-1]
     table = Table("What breaks, the first first", ("at pairs", "what", "met by", "remedy", "origin"))
-    for limit in limits(largest_size, rates, width, workers):
+    for limit in found:
         met = next((size.name for size, _ in planned if size.pairs > limit.pairs.value), "")
         if met:
             cells = (counted(limit.pairs.value), limit.what, met, limit.remedy)
-            table.rows.append((*cells, rates.origin(limit.pairs)))
-    return table
-
-
-def balance_table(rates: Rates, width: int, workers: Sequence[int]) -> Table:
-    """Return how the largest class bounds the ranking of each pool with the most workers."""
-    most = max(workers)
-    header = ("largest class", *(size.name for size in SIZES), "origin")
-    table = Table(f"clipcov's class shards on {most} workers, by the share of the largest class", header)
-    for share in sorted({*SHARES, rates["largest_class"].value}):
-        changed = rates.replaced({"largest_class": share}, rates.known["largest_class"].origin, "")
-        found = [ranking(size.pairs, size.shards, most, changed, width) for size in SIZES]
-        table.rows.append((f"{share:.0%}", *(duration(one.value) for one in found), changed.origin(largest(*found))))
+            table.rows.append((*cells, planned[-1][1].origin(limit.pairs)))
     return table
 
 
@@ -793,427 +782,6 @@ def render(table: Table, *, markdown: bool) -> str:
     return f"### {table.title}\n\n{note and note + chr(10)}{body}\n"
 
 
-# ---- what is measured
-
-SMALL, WIDE_PAIRS, NARROW_PAIRS = 5_000, 60_000, 100_000
-WIDE_CLASSES, NARROW_WIDTH = 20, 8
-CLASS_SIZES = (10_000, 30_000, 100_000)
-INGESTED, DECODED, EMBEDDED, DEMO_EMBEDDED, SIDE = 1_000, 300, 12, 2_000, 256
-CRAWL = "crawl-1"
-Found = dict[str, float]
-
-
-class Workers:
-    """Processes of one core each, which run functions of this module one after the other."""
-
-    def __init__(self, count: int) -> None:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        self._executors = [
-            ProcessPoolExecutor(1, get_context("spawn"), stay_on, (cores[place % len(cores)],))
-            for place in range(count)
-        ]
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for executor in self._executors:
-            executor.shutdown()
-
-    def seconds(self, function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> float:
-        """Return the time until all are done, the first workers with arguments of their own; imports are kept."""
-        for executor in self._executors:
-            executor.submit(stay_on, None).result()
-        start = time.perf_counter()
-        pairs = zip(self._executors, arguments, strict=False)
-        for future in [executor.submit(function, *own) for executor, own in pairs]:
-            future.result()
-        return time.perf_counter() - start
-
-    def call(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
-        """Return what the first worker returns."""
-        return self._executors[0].submit(function, *arguments).result()
-
-
-def stay_on(core: int | None) -> None:
-    """Keep this process, and all that it starts, to one core."""
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-        os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def alone(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
-    """Return what a function of this module returns in a fresh process of one core."""
-    with Workers(1) as worker:
-        return worker.call(function, *arguments)
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Return the seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def slope(call: Callable[[int], object], few: int, many: int) -> tuple[float, float]:
-    """Return seconds and peak bytes a pair: of many pairs, over what a first call with few has left."""
-    call(few)
-    before = peak_memory()
-    seconds = timed(lambda: call(many))
-    return seconds / many, max(peak_memory() - before, 0) / (many - few)
-
-
-def measured_rates(report: Callable[[str], None]) -> Found:
-    """Measure what this machine can in less than two minutes: rates by name."""
-    found: Found = {}
-    with tempfile.TemporaryDirectory() as directory:
-        for name, measure in MEASURES.items():
-            start = time.perf_counter()
-            found |= measure(directory)
-            report(f"{name}: {time.perf_counter() - start:.0f} s")
-    return found
-
-
-def measure_classes(directory: str) -> Found:
-    """Greedy orders of single classes of growing size, on one core: seconds of a class, and the exponent."""
-    return dict(alone(class_kernel))
-
-
-def class_kernel() -> Found:
-    """Fit seconds = c n^p to the greedy order of one class, best of three, after a small one that compiles it."""
-    from benchmarks.pools import Geometry
-    from clipcov_assets.core.objective import TERMS
-    from clipcov_assets.core.paper import paper_order
-
-    random = np.random.default_rng(0)
-    weight, geometry = random.standard_normal(2 * BASE_WIDTH) * 0.01, Geometry(1, BASE_WIDTH, random)
-    seconds = []
-    for n in (1_000, *CLASS_SIZES):
-        parts = [geometry.pairs(np.zeros(count, np.int64), random).values() for count in _parts(n)]
-        pairs = np.concatenate([np.concatenate([*part], axis=1).astype(np.float16) for part in parts])
-        order = partial(paper_order, pairs, weight, frozenset(TERMS))
-        seconds.append(min(timed(order) for _ in range(3)))
-    exponent, intercept = np.polyfit(np.log(CLASS_SIZES), np.log(seconds[1:]), 1)
-    return {
-        "class_exponent": float(exponent),
-        "class_seconds": float(np.exp(intercept + exponent * np.log(CLASS_BASE))),
-    }
-
-
-def _parts(n: int, most: int = 20_000) -> Iterator[int]:
-    for start in range(0, n, most):
-        yield min(most, n - start)
-
-
-def measure_tables(directory: str) -> Found:
-    """Lance on embeddings, the order of classes, clipcov on 1 and 2 workers, k-means, duplication, a subset."""
-    from benchmarks.pools import equal_sizes
-    from benchmarks.tables import write_pool
-
-    few, many = (f"{directory}/wide-{n}" for n in (SMALL, WIDE_PAIRS))
-    with Workers(1) as worker:
-        worker.call(write_pool, few, equal_sizes(SMALL, WIDE_CLASSES))
-        once = worker.call(write_pool, many, equal_sizes(WIDE_PAIRS, WIDE_CLASSES))
-        found = {"class_order": WIDE_PAIRS / once["class_order"], **worker.call(lance_rates, many)}
-    found |= alone(semdedup_rates, few, many)
-    found["subset"] = alone(subset_rate, few, many)
-    halves = np.array_split(np.arange(WIDE_CLASSES), 2)
-    with Workers(2) as both:
-        both.seconds(rank_some, [(few, half.tolist()) for half in halves])
-        one, two = (
-            min(both.seconds(rank_some, [(many, part) for part in parts]) for _ in range(3))
-            for parts in ([np.concatenate(halves).tolist()], [half.tolist() for half in halves])
-        )
-    return {**found, "rank_speedup": one / two}
-
-
-def lance_rates(uri: str) -> Found:
-    """Bytes a second of embeddings, written and read one after the other."""
-    from resources.lance_store import LanceStore
-
-    store = LanceStore(uri=uri)
-    table = store.read("embeddings", CRAWL, EMBEDDINGS)
-    writing = timed(lambda: store.write("copy", CRAWL, table))
-    rows = store.rows("copy", CRAWL)
-
-    def read() -> None:
-        for start in range(0, len(rows), 16_384):
-            rows.slice(start, min(16_384, len(rows) - start), EMBEDDINGS)
-
-    return {"lance_write": table.nbytes / writing, "lance_read": table.nbytes / timed(read)}
-
-
-def rank_some(uri: str, classes: Sequence[int]) -> None:
-    """Rank some latent classes out of Lance, as a class shard does."""
-    from clipcov_assets.core.greedy import rank_classes
-    from clipcov_assets.pool_tables import PooledClasses
-    from resources.lance_store import LanceStore
-
-    pooled = PooledClasses(LanceStore(uri=uri), CRAWL)
-    rank_classes(pooled.runs(classes), pooled.load, pooled.statistics, pooled.class_embeddings)
-
-
-def semdedup_rates(few: str, many: str) -> Found:
-    """Operations a second of k-means and of duplication; time and memory of the image embeddings in memory."""
-    from clipcov_assets.core import Pool
-    from clipcov_assets.core.selection.semdedup import duplication as duplicated
-    from clipcov_assets.core.selection.semdedup import spherical_kmeans
-    from clipcov_assets.pool_tables import load_pool
-    from resources.lance_store import LanceStore
-
-    pools: dict[int, Pool] = {}
-
-    def load(n: int) -> None:
-        pools[n] = load_pool(LanceStore(uri=few if n == SMALL else many), CRAWL, ["image_embeddings"])
-
-    seconds, memory = slope(load, SMALL, WIDE_PAIRS)
-    rates: Found = {}
-    for n, pool in pools.items():
-        images, clusters = pool.image_embeddings, round(n**0.5)
-        assert images is not None
-        start = time.perf_counter()
-        cluster, centrality = spherical_kmeans(images, pool.by_uid, clusters, seed=0)
-        middle = time.perf_counter()
-        duplicated(images, pool.uid_rank, cluster, centrality)
-        squares = float((np.bincount(cluster) ** 2.0).sum())
-        rates = {
-            "kmeans": kmeans_operations(n, BASE_WIDTH) / (middle - start),
-            "duplication": BASE_WIDTH * squares / (time.perf_counter() - middle),
-        }
-    return {**rates, "images_seconds": seconds, "images_memory": memory}
-
-
-def subset_rate(few: str, many: str) -> float:
-    """Pairs a second, on one core, whose embeddings are read to describe a subset of every tenth pair."""
-    from clipcov_assets.core.subset import subset_sums
-    from clipcov_assets.pool_tables import PooledClasses
-    from resources.lance_store import LanceStore
-
-    def describe(uri: str) -> None:
-        pooled = PooledClasses(LanceStore(uri=uri), CRAWL)
-        chosen = np.arange(int(pooled.statistics.counts.sum())) % 10 == 0
-        subset_sums(pooled.runs(), pooled.load, chosen, pooled.statistics, pooled.class_embeddings)
-
-    describe(few)
-    return WIDE_PAIRS / timed(lambda: describe(many))
-
-
-def measure_names(directory: str) -> Found:
-    """What runs on uids, scores and captions alone: pool, merge, some rankings, the head of a ranking."""
-    for n in (SMALL, NARROW_PAIRS):
-        alone(write_names, f"{directory}/names-{n}", n)
-    uri = f"{directory}/names-"
-    found: Found = {}
-    for name in ("pool", "merge", "random", "clip_score", "metaclip", "subset"):
-        seconds, memory = alone(of_names, name, uri)
-        found |= {f"{name}_seconds": seconds, f"{name}_memory": memory}
-    found.pop("subset_seconds")
-    return found
-
-
-def of_names(name: str, uri: str) -> tuple[float, float]:
-    """Return seconds and peak bytes a pair of one of `NAMES`."""
-    return slope(lambda n: NAMES[name](f"{uri}{n}", n), SMALL, NARROW_PAIRS)
-
-
-def write_names(uri: str, n: int) -> None:
-    """Write a crawl and its pool, with embeddings that are too narrow to count."""
-    from benchmarks.pools import captions_and_entries, uids
-    from clipcov_assets.assets.pool import JoinedCrawls
-    from clipcov_assets.pool_tables import (
-        CLASS_EMBEDDINGS,
-        CRAWL_PRODUCTS,
-        CRAWL_STATISTICS,
-        cross_product_rows,
-        list_column,
-        statistics_rows,
-        sums_of,
-    )
-    from clipcov_assets.tables import CLASS_RANKING, RANKING, class_embeddings_schema, latent_classes_schema
-    from resources.lance_store import LanceStore
-
-    random, store, classes = np.random.default_rng(0), LanceStore(uri=uri), 1_000
-    uid = np.sort(uids(n, random))
-    rows = np.zeros((n, NARROW_WIDTH), np.float16)
-    rows[np.arange(n), random.integers(0, NARROW_WIDTH, n)] = 1
-    label = np.sort(random.integers(0, classes, n)).astype(np.int32)
-    columns = {
-        "uid": uid,
-        "latent_class": label,
-        "margin": np.zeros(n, np.float32),
-        "clip_score": random.random(n),
-        "image_embedding": list_column(rows),
-        "text_embedding": list_column(rows),
-    }
-    latent = pa.table(columns, schema=latent_classes_schema(NARROW_WIDTH))
-    statistics, products = sums_of(latent, classes)
-    store.write("latent_classes", CRAWL, latent)
-    store.write(CRAWL_STATISTICS, CRAWL, statistics_rows(statistics))
-    store.write(CRAWL_PRODUCTS, CRAWL, cross_product_rows(products))
-    numbers = np.arange(classes, dtype=np.int32)
-    units = list_column(np.eye(classes, NARROW_WIDTH, dtype=np.float32))
-    named = pa.table([numbers, numbers.astype(str).tolist(), units], schema=class_embeddings_schema(NARROW_WIDTH))
-    store.write(CLASS_EMBEDDINGS, CRAWL, named)
-    captions, _ = captions_and_entries(n, 0)
-    store.write("raw_pairs", CRAWL, pa.table({"uid": uid, "caption": captions}))
-    JoinedCrawls(store, [CRAWL]).write(store, CRAWL)
-    first = np.flatnonzero(np.diff(label, prepend=-1))
-    position = np.arange(n) - np.repeat(first, np.diff(first, append=n))
-    picks = {"uid": uid, "latent_class": label, "position": position, "gain": random.random(n) - position}
-    store.write("clipcov_class_ranking", f"{CRAWL}|s00", pa.table(picks, schema=CLASS_RANKING))
-    order = random.permutation(n)
-    ranked = {"uid": uid[order], "rank": np.arange(n), "gain": np.zeros(n, np.float32)}
-    store.write("ranking", CRAWL, pa.table(ranked, schema=RANKING))
-
-
-def join(uri: str, n: int) -> None:
-    """Make the pool of one crawl."""
-    from clipcov_assets.assets.pool import JoinedCrawls
-    from resources.lance_store import LanceStore
-
-    store = LanceStore(uri=uri)
-    JoinedCrawls(store, [CRAWL]).write(store, "joined")
-
-
-def merge(uri: str, n: int) -> None:
-    """Merge the class rankings into one, as the asset does."""
-    from clipcov_assets.core.greedy import ClassRankings, merge_class_rankings
-    from clipcov_assets.pool_tables import places_of
-    from resources.lance_store import LanceStore
-
-    store = LanceStore(uri=uri)
-    uid = store.read("pool", CRAWL, ["uid"])["uid"].sort().combine_chunks()
-    picks = store.read("clipcov_class_ranking", f"{CRAWL}|s00")
-    picks = picks.sort_by([("latent_class", "ascending"), ("position", "ascending")])
-    places = places_of(picks["uid"], pa.chunked_array([uid]), "the pool").to_numpy()
-    part = ClassRankings(places, picks["latent_class"].to_numpy().astype(np.int64), picks["gain"].to_numpy())
-    ranked = merge_class_rankings([part], n, uid=np.arange(n))
-    store.write("merged", CRAWL, _ranking_rows(uid, ranked.order, ranked.gains))
-
-
-def rank_names(method: str, columns: Sequence[str], uri: str, n: int) -> None:
-    """Rank by a method in one process, as the asset does."""
-    from clipcov_assets.core import METHODS as RANKERS
-    from clipcov_assets.pool_tables import load_pool
-    from resources.lance_store import LanceStore
-
-    store = LanceStore(uri=uri)
-    pool = load_pool(store, CRAWL, columns)
-    ranked = RANKERS[method](pool, len(pool))
-    store.write(method, CRAWL, _ranking_rows(pa.array(pool.uid), ranked.order, ranked.gains))
-
-
-def take_head(uri: str, n: int) -> None:
-    """Take the head of a ranking and find it in the pool, as a subset does before it is described."""
-    from clipcov_assets.pool_tables import places_of
-    from resources.lance_store import LanceStore
-
-    store = LanceStore(uri=uri)
-    head = store.read("ranking", CRAWL, ["uid", "rank", "gain"]).sort_by("rank").slice(0, n // 10)
-    pool = store.read("pool", CRAWL, ["uid", "latent_class"])
-    np.isin(np.arange(n), places_of(head["uid"], pool["uid"], "the pool").to_numpy())
-
-
-def _ranking_rows(uid: pa.Array, order: np.ndarray, gains: np.ndarray) -> pa.Table:
-    return pa.table({"uid": uid.take(pa.array(order)), "rank": np.arange(len(order)), "gain": gains})
-
-
-NAMES: dict[str, Callable[[str, int], None]] = {
-    "pool": join,
-    "merge": merge,
-    "random": partial(rank_names, "random", ()),
-    "clip_score": partial(rank_names, "clip_score", ("clip_score",)),
-    "metaclip": partial(rank_names, "metaclip", ("captions",)),
-    "subset": take_head,
-}
-
-
-def measure_images(directory: str) -> Found:
-    """Ingest, decoding and ViT-B-32 on one core; the demo's model on 1 and 2 workers."""
-    folder, uri = Path(directory, "delivery"), f"{directory}/images"
-    with Workers(1) as worker:
-        worker.call(deliver_pictures, str(folder), uri)
-        found = {"ingest": worker.call(ingest_rate, str(folder)), **worker.call(encoder_rates, uri)}
-    with Workers(2) as both:
-        both.seconds(embed_demo, [(uri, 300)] * 2)
-        one, two = (min(both.seconds(embed_demo, [(uri, DEMO_EMBEDDED)] * count) for _ in range(2)) for count in (1, 2))
-    return {**found, "embed_speedup": 2 * one / two}
-
-
-def deliver_pictures(folder: str, uri: str) -> None:
-    """Write a delivery in img2dataset's layout, and raw pairs with large images and with small ones."""
-    from benchmarks.works.embedding import pictures, write_pairs
-    from resources.lance_store import LanceStore
-
-    images, crawl = pictures(SIDE, "JPEG"), Path(folder, CRAWL)
-    crawl.mkdir(parents=True)
-    keys = [f"{number:09d}" for number in range(INGESTED)]
-    with tarfile.open(crawl / "00000.tar", "w") as tar:
-        for number, key in enumerate(keys):
-            caption = f"a picture with the number {number}".encode()
-            for suffix, content in (("jpg", images[number % len(images)]), ("txt", caption), ("json", b"{}")):
-                member = tarfile.TarInfo(f"{key}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    pq.write_table(pa.table({"key": keys, "status": ["success"] * INGESTED}), crawl / "00000.parquet")
-    (crawl / "00000_stats.json").write_text(json.dumps({"count": INGESTED, "successes": INGESTED}))
-    store = LanceStore(uri=uri)
-    write_pairs(store, CRAWL, range(DECODED), images)
-    write_pairs(store, "small", range(DEMO_EMBEDDED), pictures(64, "WEBP"))
-
-
-def ingest_rate(folder: str) -> float:
-    """Pairs a second from tar to table, by the second of two runs."""
-    from benchmarks.works.ingest import ingest
-
-    ingest(Path(folder))
-    return INGESTED / timed(lambda: ingest(Path(folder)))
-
-
-def encoder_rates(uri: str) -> Found:
-    """Pairs a second that are read, decoded and tokenised for ViT-B-32, and that it embeds."""
-    import torch
-
-    from benchmarks.works.embedding import stored_pairs
-    from clipcov_assets.core.clip_model import create_clip
-    from clipcov_assets.jobs.embed import PairEncoder
-    from resources.compute import Compute
-    from resources.lance_store import LanceStore
-
-    torch.set_num_threads(1)
-    encoder = PairEncoder.on(Compute(), create_clip("ViT-B-32", seed=0))
-    pairs = stored_pairs(LanceStore(uri=uri), CRAWL, encoder.clip)
-    some = pairs[np.arange(EMBEDDED)]
-    encoder.embed([pairs[np.arange(2)]])
-    decoding = timed(lambda: [pairs[places] for places in np.array_split(np.arange(DECODED), 8)])
-    return {"decode": DECODED / decoding, "embed_cpu": EMBEDDED / timed(lambda: encoder.embed([some]))}
-
-
-def embed_demo(uri: str, count: int) -> None:
-    """Read, decode and embed some small pairs with the demo's model."""
-    import torch
-
-    from benchmarks.works.embedding import stored_pairs
-    from clipcov_assets.core.clip_model import create_clip
-    from clipcov_assets.jobs.embed import PairEncoder
-    from resources.compute import Compute
-    from resources.lance_store import LanceStore
-
-    torch.set_num_threads(1)
-    encoder = PairEncoder.on(Compute(), create_clip("demo", seed=0))
-    pairs = stored_pairs(LanceStore(uri=uri), "small", encoder.clip)
-    for start in range(0, count, 250):
-        encoder.embed([pairs[np.arange(start, min(start + 250, count))]])
-
-
-MEASURES: dict[str, Callable[[str], Found]] = {
-    "single classes": measure_classes,
-    "tables with embeddings": measure_tables,
-    "tables of names": measure_names,
-    "images": measure_images,
-}
-
-
 # ---- the command
 
 
@@ -1226,19 +794,26 @@ def main(arguments: Sequence[str]) -> None:
     if options.measure:
         about = f"{datetime.now(UTC).date().isoformat()}, {description()}"
         start = time.perf_counter()
-        found = measured_rates(tell)
+        rates = rates.replaced(measured_rates(tell), Origin.MEASURED, "this run")
         about += f", {time.perf_counter() - start:.0f} s"
-        rates = rates.replaced(found, Origin.MEASURED, "this run")
     rates = rates.replaced(dict(options.rate), Origin.GIVEN, "--rate")
     width, most = proxy.width, max(options.workers)
     planned = [(size, sized(rates, size)) for size in SIZES]
     tables = [rates_table(rates), storage_table(planned, width), hours_table(planned), trainings_table(planned)]
-    tables += [steps_table(size, own, width, options.workers) for size, own in planned]
-    tables += [limits_table(planned, width, most), balance_table(rates, width, options.workers)]
-    sys.stdout.write(f"Measured: {about}. Proxy: {options.proxy}.\n\n")
-    sys.stdout.write("\n".join(render(table, markdown=options.markdown) for table in tables))
+    found = [limits(size, own, width, most) for size, own in planned]
+    tables += [
+        steps_table(size, own, width, options.workers, first)
+        for (size, own), (first, *_) in zip(planned, found, strict=True)
+    ]
+    tables += [limits_table(planned, found[-1])]
     legend = "\n".join(f"- {name}: {words}" for name, words in WHERE.items())
-    sys.stdout.write(f"\nWhere:\n\n{legend}\n")
+    report = "\n".join(render(table, markdown=options.write) for table in tables)
+    report = f"Measured: {about}. Proxy: {options.proxy}.\n\n{report}\nWhere:\n\n{legend}\n"
+    if options.write:
+        put_between(PAGE, BEGIN, END, report)
+        tell(f"{PAGE.name} is rewritten")
+    else:
+        sys.stdout.write(report)
 
 
 def sized(rates: Rates, size: PoolSize) -> Rates:
@@ -1248,24 +823,19 @@ def sized(rates: Rates, size: PoolSize) -> Rates:
     return Rates({**rates.known, "image_bytes": replace(known, value=value)})
 
 
-def tell(words: str) -> None:
-    """Say how far it is, apart from the tables."""
-    sys.stderr.write(f"{words}\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """Return what the command line understands."""
     command = argparse.ArgumentParser(
         "python -m benchmarks.plan",
         description="Plan storage, hours and limits of pools from 3 million to 12.8 billion pairs.",
     )
-    command.add_argument("--measure", action="store_true", help="measure this machine first, in two minutes")
+    command.add_argument("--measure", action="store_true", help="measure this machine first, in a few minutes")
     command.add_argument(
         "--rate", action="append", default=[], type=given, metavar="NAME=VALUE", help="a rate you know"
     )
     command.add_argument("--workers", type=worker_counts, default=WORKERS, help="such as 1,8,64,512")
     command.add_argument("--proxy", choices=PROXIES, default="ViT-B-32", help="the model that embeds")
-    command.add_argument("--markdown", action="store_true", help="the tables of docs/scaling.md")
+    command.add_argument("--write", action="store_true", help="rewrite the tables of docs/scaling.md, print none")
     return command
 
 

@@ -101,8 +101,17 @@ def write(run: Run, page: Path = PAGE) -> None:
     Raises:
         ValueError: the page has lost the marks between which the results stand.
     """
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{page.name} lacks the marks {BEGIN} and {END}: put them where the results belong")
-    page.write_text(f"{before}{BEGIN}\n{render(run)}{END}{after}")
+    put_between(page, BEGIN, END, render(run))
+
+
+def put_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands on a page between two marks.
+
+    Raises:
+        ValueError: the page has lost a mark.
+    """
+    before, found, rest = page.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{page.name} lacks the marks {begin} and {end}: put them where the results belong")
+    page.write_text(f"{before}{begin}\n{text}{end}{after}")

@@ -5,8 +5,8 @@ import sys
 import dagster as dg
 import pytest
 
-from clipcov_assets.pooling import CRAWL_CHECKS
 from clipcov_assets.definitions import defs, resources
+from clipcov_assets.pooling import CRAWL_CHECKS
 
 METHODS = ("clipcov", "clip_score", "c_rho", "semdedup", "metaclip", "random")
 GROUPS = ("1_crawls", "2_pool", "3_rankings", "4_subsets", "5_checkpoints", "6_scorecards", "7_exports")

@@ -16,6 +16,8 @@ from dagster._core.instance.config import dagster_instance_config_schema
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from tests.command_help import help_of
+
 REPOSITORY = Path(__file__).parents[1]
 DEPLOY = REPOSITORY / "deploy"
 INSTANCE = DEPLOY / "postgres/dagster.yaml"
@@ -58,8 +60,34 @@ def started(service):
     return shlex.split(words[2].partition("exec ")[2]) if words[:2] == ["sh", "-c"] else words
 
 
-def in_this_environment(program):
-    return Path(sys.executable).with_name(program)
+def pods():
+    """Name and words of every command that a pod or a machine of a Ray cluster starts."""
+    for path in [*sorted((DEPLOY / "ray").glob("*.service")), DEPLOY / "ray/mlflow.conf"]:
+        for line in re.findall(r"^ExecStart=(.+)$", path.read_text(), re.MULTILINE):
+            yield f"ray {path.stem}", shlex.split(line.replace("/opt/clipcov/.venv/bin/", ""))
+    values = yaml.safe_load((DEPLOY / "kubernetes/dagster_values.yaml").read_text())
+    (code,) = values["dagster-user-deployments"]["deployments"]
+    yield "pod code", ["dagster", "code-server", "start", *code["codeServerArgs"]]
+    for name in ("mlflow", "pages"):
+        *_, deployment = yaml.safe_load_all((DEPLOY / f"kubernetes/{name}.yaml").read_text())
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        yield f"pod {name}", [*container["command"], *container.get("args", ())]
+
+
+def before_options(words):
+    """The words that choose a command: `mlflow server`, `python -m clipcov_assets.pages`."""
+    return tuple(words[: next((number for number, word in enumerate(words) if word.startswith("--")), len(words))])
+
+
+MODULES = words_in([*PAGES, *FILES], r"python -m (clipcov_assets(?:\.\w+)*)")
+STARTED = [(place, words) for place, words in [*command_lines(), *pods()] if words[1:2] != ["deploy/dead_runs.py"]]
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """What every command that is started or called answers to `--help`."""
+    called = [("python", "-m", module) for module in sorted(MODULES)]
+    return help_of(list(dict.fromkeys([*called, *(before_options(words) for _, words in STARTED)])))
 
 
 @pytest.mark.parametrize("path", [*PAGES, *FILES], ids=lambda path: str(path.relative_to(REPOSITORY)))
@@ -69,9 +97,8 @@ def test_every_variable_that_is_named_is_known_to_the_code(path):
 
 
 def test_every_module_that_a_page_or_a_file_calls_is_a_command():
-    modules = words_in([*PAGES, *FILES], r"python -m (clipcov_assets(?:\.\w+)*)")
-    assert {"clipcov_assets.trace", "clipcov_assets.pages"} <= modules
-    for module in modules:
+    assert {"clipcov_assets.trace", "clipcov_assets.pages"} <= MODULES
+    for module in MODULES:
         spec = find_spec(module)
         assert spec and spec.origin, f"{module} does not exist"
         path = Path(spec.origin)
@@ -79,13 +106,10 @@ def test_every_module_that_a_page_or_a_file_calls_is_a_command():
         assert 'if __name__ == "__main__"' in path.read_text(), f"{module} is no command"
 
 
-def test_every_command_that_a_page_calls_answers_help():
-    modules = sorted(words_in([*PAGES, *FILES], r"python -m (clipcov_assets(?:\.\w+)*)"))
-    commands = [[sys.executable, "-m", module, "--help"] for module in modules]
-    running = [subprocess.Popen(one, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for one in commands]
-    for module, process in zip(modules, running, strict=True):
-        told, _ = process.communicate(timeout=120)
-        assert process.returncode == 0 and "usage:" in told, module
+def test_every_command_that_a_page_calls_answers_help(helps):
+    for module in MODULES:
+        status, told = helps["python", "-m", module]
+        assert status == 0 and "usage:" in told, f"{module}: {told}"
 
 
 def test_every_job_that_a_page_launches_takes_the_config_that_is_written_there():
@@ -157,19 +181,15 @@ def test_the_environment_file_is_read_alike_by_services_and_a_shell_and_holds_no
     assert told["PGPASSWORD"] == told["CLIPCOV_ALERT_WEBHOOK"] == ""
 
 
-@pytest.mark.parametrize(("place", "words"), list(command_lines()), ids=lambda one: one if isinstance(one, str) else "")
-def test_services_and_containers_start_what_is_installed_with_options_that_it_knows(place, words):
-    program = in_this_environment(words[0])
-    assert program.exists(), f"{place}: no {words[0]}"
-    if words[0] == "python":
-        script = REPOSITORY / words[1]
-        assert words[1] == "-m" or script.is_file()
-        return
-    split = next((number for number, word in enumerate(words) if word.startswith("--")), len(words))
-    told = subprocess.run([program, *words[1:split], "--help"], capture_output=True, text=True, timeout=120)
-    assert told.returncode == 0, f"{place}: {told.stderr}"
-    for option in [word for word in words[split:] if word.startswith("--")]:
-        assert option in told.stdout, f"{place}: {words[0]} knows no {option}"
+@pytest.mark.parametrize(("place", "words"), STARTED, ids=lambda one: one if isinstance(one, str) else "")
+def test_services_containers_and_pods_start_what_is_installed_with_options_that_it_knows(place, words, helps):
+    if words[0] == "ray" and not find_spec("ray"):
+        pytest.skip("needs Ray")
+    assert Path(sys.executable).with_name(words[0]).exists(), f"{place}: no {words[0]}"
+    status, told = helps[before_options(words)]
+    assert status == 0, f"{place}: {told}"
+    for option in [word.partition("=")[0] for word in words if word.startswith("--")]:
+        assert re.search(rf"(^|[\s,/]){option}\b", told), f"{place}: {words[0]} knows no {option}"
 
 
 def test_services_and_containers_run_the_same_commands():
@@ -221,6 +241,18 @@ def test_the_target_wants_every_service_and_each_is_part_of_it():
         assert "WantedBy=clipcov.target" in path.read_text()
 
 
+def test_containers_are_told_where_deliveries_lie_by_the_environment_file_alone_and_find_directories_there():
+    places = ["CLIPCOV_CRAWLS", "CLIPCOV_EVALUATION"]
+    for service in OURS.values():
+        assert service["env_file"] == "clipcov.env" and not service["environment"].keys() & set(places)
+        assert not any("${CLIPCOV" in volume for volume in service["volumes"])  # an address is no volume
+    directories = yaml.safe_load((DEPLOY / "compose.directories.yaml").read_text())
+    (volumes,) = (service["volumes"] for service in directories["services"].values())
+    assert directories["services"].keys() <= OURS.keys()
+    for place, volume in zip(places, volumes, strict=True):
+        assert re.fullmatch(rf"\$\{{{place}:\?[\w ]+\}}:\$\{{{place}\}}(:ro)?", volume)
+
+
 def test_the_image_gets_every_file_that_it_copies():
     ignored = (DEPLOY / "Containerfile.dockerignore").read_text().splitlines()
     let_in = [line.removeprefix("!") for line in ignored if line.startswith("!")]
@@ -230,7 +262,7 @@ def test_the_image_gets_every_file_that_it_copies():
             assert any(source == one or source.startswith(f"{one}/") for one in let_in), f"{source} is ignored"
 
 
-def test_a_run_that_died_with_its_code_server_is_ended_and_no_other(tmp_path):
+def test_a_run_that_died_with_its_code_server_is_ended_and_no_other():
     script = DEPLOY / "dead_runs.py"
     namespace = {}
     exec(compile(script.read_text(), str(script), "exec"), namespace)  # a script of deploy/, in no package
@@ -244,7 +276,7 @@ def test_a_run_that_died_with_its_code_server_is_ended_and_no_other(tmp_path):
 
     launched = {GRPC_INFO_TAG: '{"host": "localhost"}'}
     status = dg.DagsterRunStatus
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         dead = [add(one, **launched) for one in (status.STARTED, status.STARTING, status.CANCELING)]
         others = [add(status.STARTED), add(status.NOT_STARTED, **launched), add(status.SUCCESS, **launched)]
         assert set(namespace["end_dead_runs"](instance)) == set(dead)

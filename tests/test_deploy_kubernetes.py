@@ -1,10 +1,8 @@
 """What deploy/kubernetes and deploy/ray tell a cluster is what Kubernetes, KubeRay, Ray and Dagster understand."""
 
 import re
-import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +18,10 @@ dagster_k8s = pytest.importorskip("dagster_k8s")
 configs = pytest.importorskip("dagster_ray.kuberay.configs")
 from dagster_k8s.job import construct_dagster_k8s_job  # noqa: E402
 
+from benchmarks import plan  # noqa: E402
+from clipcov_assets.assets.groups import GPU_POOL  # noqa: E402
+from clipcov_assets.assets.rankings import pool_of_shards  # noqa: E402
+
 REPOSITORY = Path(__file__).parents[1]
 KUBERNETES, RAY = REPOSITORY / "deploy/kubernetes", REPOSITORY / "deploy/ray"
 APIS = {"v1": "CoreV1Api", "apps/v1": "AppsV1Api", "rbac.authorization.k8s.io/v1": "RbacAuthorizationV1Api"}
@@ -31,6 +33,9 @@ OF_WORKERS |= {"replicas", "resources", "scaleStrategy", "template"}
 OF_AUTOSCALER = {"env", "envFrom", "idleTimeoutSeconds", "image", "imagePullPolicy", "resources", "upscalingMode"}
 SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|WEBHOOK")
 GPU = "nvidia.com/gpu"
+GIB = 2**30
+RATES = plan.default_rates(plan.PROXIES["ViT-B-32"])
+POOLS = {"cc3m": plan.SIZES[0], "cc12m": plan.SIZES[1]}
 
 
 def documents(name):
@@ -170,7 +175,8 @@ def test_rays_autoscaler_finds_a_head_that_computes_nothing_workers_for_cpus_and
     kinds = found["available_node_types"]
     assert kinds[found["head_node_type"]]["resources"].items() >= {"CPU": 0}.items()
     assert "GPU" not in kinds[found["head_node_type"]]["resources"] and "GPU" not in kinds["cpu"]["resources"]
-    assert kinds["cpu"]["resources"]["CPU"] == 8 and kinds["gpu"]["resources"]["GPU"] == 1
+    assert kinds["cpu"]["resources"]["CPU"] == 8
+    assert kinds["gpu"]["resources"].items() >= {"CPU": RATES.known["cores_of_gpu"].value, "GPU": 1}.items()
     assert [kinds[name]["min_workers"] for name in ("cpu", "gpu")] == [0, 0]
     assert found["idle_timeout_minutes"] == CLUSTER["spec"]["autoscalerOptions"]["idleTimeoutSeconds"] / 60
 
@@ -179,10 +185,28 @@ def test_nodes_of_ray_have_shared_memory_for_rays_objects():
     for group in groups(CLUSTER["spec"]):
         pod = group["template"]["spec"]
         (shared,) = (one["emptyDir"] for one in pod["volumes"] if one["name"] == "shared-memory")
-        memory = int(pod["containers"][0]["resources"]["limits"]["memory"].removesuffix("Gi"))
+        memory = gibibytes(group)
         assert shared["medium"] == "Memory"
         assert 0.3 * memory <= int(shared["sizeLimit"].removesuffix("Gi")) <= 0.5 * memory
         assert {"name": "shared-memory", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
+
+
+def gibibytes(group):
+    return int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"].removesuffix("Gi"))
+
+
+def test_the_head_has_memory_for_what_a_step_of_the_scale_does_in_one_process_beside_rays_own():
+    size, head = POOLS[SETTINGS["data"]["CLIPCOV_SCALE"]], gibibytes(CLUSTER["spec"]["headGroupSpec"]) * GIB
+    steps = plan.steps(size, RATES, plan.PROXIES["ViT-B-32"].width)
+    driver = max(step.memory.value for step in steps if step.where in ("driver", "GPUs"))
+    objects, services = 0.3 * head, 2 * GIB
+    assert driver > GIB
+    assert driver + objects + services < 0.95 * head, "Ray ends what takes more than 95 % of the memory"
+
+
+def test_class_shards_are_ranked_beside_each_other_where_a_cluster_ranks_them():
+    assert pool_of_shards(SETTINGS["data"]) is None
+    assert pool_of_shards({"CLIPCOV_COMPUTE": "ray"}) == pool_of_shards({}) == GPU_POOL
 
 
 def test_workers_may_be_taken_away_and_the_head_may_not():
@@ -505,27 +529,25 @@ def test_the_settings_are_strings_and_mean_one_bucket_whose_client_is_in_the_ima
     assert (data["CLIPCOV_COMPUTE"], data["CLIPCOV_RAY_ADDRESS"]) == ("ray", "kubernetes")
 
 
-def command_lines():
-    (code,) = VALUES["dagster-user-deployments"]["deployments"]
-    yield "code", ["dagster", "code-server", "start", *code["codeServerArgs"]]
-    for place, container in containers():
-        if "command" in container:
-            yield place, [*container["command"], *container.get("args", ())]
-    for path in sorted(RAY.glob("*.service")):
-        line = re.search(r"^ExecStart=(.*)$", path.read_text(), re.MULTILINE)[1]
-        yield path.stem, shlex.split(line.removeprefix("/opt/clipcov/.venv/bin/"))
+@pytest.mark.skipif(shutil.which("systemctl") is None, reason="needs systemctl")
+def test_machines_of_a_cluster_start_ray_when_they_boot_though_they_have_no_dagster(tmp_path):
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    units = [Path(shutil.copy(path, tmp_path / "etc/systemd/system")).name for path in sorted(RAY.glob("*.service"))]
+    subprocess.run(["systemctl", f"--root={tmp_path}", "enable", *units], check=True, capture_output=True)
+    booted = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    assert sorted(path.name for path in booted.iterdir()) == units
 
 
-@pytest.mark.parametrize(("place", "words"), list(command_lines()), ids=lambda one: one if isinstance(one, str) else "")
-def test_pods_and_services_start_what_is_installed_with_options_that_it_knows(place, words):
-    split = 3 if words[0] == "python" else next(n for n, word in enumerate(words) if word.startswith("--"))
-    program = Path(sys.executable).with_name(words[0])
-    told = subprocess.run(
-        [program, *words[1:split], "--help"], capture_output=True, text=True, timeout=120, cwd=REPOSITORY
+def test_mlflow_for_a_cluster_keeps_the_files_of_trainings_itself_and_is_told_where_to_listen_by_clipcov_env():
+    ours, cluster = (
+        re.findall(r"^ExecStart=(.*)$", path.read_text(), re.MULTILINE)
+        for path in (REPOSITORY / "deploy/systemd/clipcov-mlflow.service", RAY / "mlflow.conf")
     )
-    assert told.returncode == 0, told.stderr
-    for option in [word.partition("=")[0] for word in words[split:] if word.startswith("--")]:
-        assert re.search(rf"(^|[\s,/]){option}\b", told.stdout), f"{place}: no {option}"
+    assert cluster[0] == "" and len(cluster) == 2  # systemd: instead of the unit's own
+    assert "--no-serve-artifacts" in ours[0] and " --serve-artifacts" in cluster[1]
+    assert "--host" not in cluster[1] and "--allowed-hosts" not in cluster[1]
+    page = (REPOSITORY / "docs/operations.md").read_text()
+    assert all(f"{name}=" in page for name in ("MLFLOW_HOST", "MLFLOW_SERVER_ALLOWED_HOSTS"))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -538,9 +560,20 @@ def test_systemd_understands_the_units_of_ray_beside_the_others(tmp_path):
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_machines_without_kubernetes_ask_for_the_token_too_and_find_our_python():
+def of_machines():
     lines = [line for line in (RAY / "ray.env.example").read_text().splitlines() if not line.startswith("#")]
-    told = dict(line.split("=", 1) for line in lines)
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_ray_tries_a_part_that_had_no_memory_a_few_times_and_not_for_ever():
+    (name,) = (name for name in SETTINGS["data"] if "oom" in name)
+    assert int(SETTINGS["data"][name]) == int(of_machines()[name]) > 0
+    ray = pytest.importorskip("ray")
+    assert name.encode() in (Path(ray.__file__).parent / "_raylet.so").read_bytes(), "Ray has no such setting"
+
+
+def test_machines_without_kubernetes_ask_for_the_token_too_and_find_our_python():
+    told = of_machines()
     assert told["RAY_AUTH_MODE"] == "token" and told["RAY_AUTH_TOKEN_PATH"].startswith("/")
     assert not [name for name in told if SECRET.search(name) and not name.endswith("_PATH")]
     for path in RAY.glob("*.service"):

@@ -1,5 +1,6 @@
 """The pool becomes rankings, one for each method: every subset is the head of one."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +23,7 @@ from clipcov_assets.partitions import (
     of_crawl,
     the_crawl,
 )
-from clipcov_assets.pool_tables import CLASS_EMBEDDINGS
+from clipcov_assets.pool_tables import CLASS_EMBEDDINGS, class_names
 from clipcov_assets.provenance import latest_input, legible, materialized
 from clipcov_assets.scales import SCALE, code_version
 from clipcov_assets.tables import CLASS_RANKING, column_schema, ranking_schema, trainings_table
@@ -35,6 +36,18 @@ from resources.report_shelf import ReportShelf
 OPTIONAL_COLUMNS = {"captions": ("raw_pairs",), "partial_clip_score": ("raw_pairs", "partial_checkpoint")}
 
 
+def pool_of_shards(settings: Mapping[str, str]) -> str | None:
+    """The pool of Dagster that class shards share: the GPU's where this machine ranks; none where a cluster does.
+
+    A shard is one part of a job, so one at a time would use one worker; which parts fit beside each other Ray knows.
+
+    Args:
+        settings: CLIPCOV_COMPUTE and CLIPCOV_RAY_ADDRESS, without which Ray is this machine's own.
+    """
+    elsewhere = settings.get("CLIPCOV_COMPUTE") == "ray" and settings.get("CLIPCOV_RAY_ADDRESS")
+    return None if elsewhere else GPU_POOL
+
+
 @road_asset(
     partitions_def=crawl_by_shard,
     deps=[dg.AssetDep("pool", partition_mapping=the_crawl)],
@@ -44,7 +57,7 @@ OPTIONAL_COLUMNS = {"captions": ("raw_pairs",), "partial_clip_score": ("raw_pair
     method="clipcov",
     code_version=code_version(2, SCALE.method_parameters.get("clipcov"), SCALE.class_shards),
     automation_condition=reselect,
-    pool=GPU_POOL,
+    pool=pool_of_shards(os.environ),
     metadata={"dagster/column_schema": column_schema(CLASS_RANKING)},
 )
 def clipcov_class_ranking(
@@ -182,12 +195,11 @@ def _first_picks(store: LanceStore, shelf: ReportShelf, method: str, crawl: str)
 def _largest_classes(store: LanceStore, crawl: str, largest: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """The largest classes of a shard with their first and last gain: how much of each a small subset needs."""
     columns = {"latent_class": "string", "pairs": "int", "first_gain": "float", "last_gain": "float"}
-    names = store.read(CLASS_EMBEDDINGS, crawl, ["latent_class", "name"])
-    name_of = dict(zip(names["latent_class"].to_pylist(), names["name"].to_pylist(), strict=True))
+    names = class_names(store, crawl)
     records = [
         dg.TableRecord(
             {
-                "latent_class": name_of[one["latent_class"]],
+                "latent_class": names[one["latent_class"]],
                 "pairs": one["pairs"],
                 "first_gain": legible(one["first_gain"]),
                 "last_gain": legible(one["last_gain"]),

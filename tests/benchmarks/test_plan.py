@@ -1,11 +1,17 @@
+import io
+import os
 import re
-import subprocess
+import runpy
 import sys
+import time
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
-from benchmarks import plan
+from benchmarks import plan, plan_rates
 from benchmarks.plan import PROXIES, SIZES, Origin, Quantity, Rates
 from benchmarks.pools import equal_sizes
 from benchmarks.tables import CRAWL, write_pool
@@ -18,6 +24,13 @@ ORIGIN = re.compile(r"(measured|given|assumed|from measured|(given|assumed): [a-
 
 def rates(**values: float) -> Rates:
     return plan.default_rates(PROXIES["ViT-B-32"]).replaced(values, Origin.GIVEN, "the test")
+
+
+@cache
+def printed(*arguments: str) -> str:
+    with redirect_stdout(io.StringIO()) as out:
+        plan.main(arguments)
+    return out.getvalue()
 
 
 def test_bytes_of_a_pair_are_those_of_a_real_store(tmp_path: Path) -> None:
@@ -49,7 +62,7 @@ def test_a_worker_that_is_free_takes_the_next_task(workers: int, seconds: float)
 
 
 def test_ranking_takes_less_time_with_workers_until_the_largest_class_bounds_it() -> None:
-    known = rates(largest_class=0.05, rank_speedup=2)
+    known = rates(largest_class=0.05, rank_speedup=2, at_once=4_096)
     times = [plan.ranking(LARGE.pairs, 1_000, count, known, WIDTH).value for count in (1, 4, 16, 64, 512, 4_096)]
     bound = plan.rank_seconds(LARGE.pairs, known, WIDTH).max()
     assert times == sorted(times, reverse=True)
@@ -58,9 +71,21 @@ def test_ranking_takes_less_time_with_workers_until_the_largest_class_bounds_it(
 
 
 def test_more_workers_than_class_shards_have_nothing_to_do() -> None:
-    known = rates(largest_class=0.001)
+    known = rates(largest_class=0.001, at_once=512)
     of = {count: plan.ranking(LARGE.pairs, 64, count, known, WIDTH).value for count in (64, 512)}
     assert of[64] == of[512] > plan.ranking(LARGE.pairs, 512, 512, known, WIDTH).value
+
+
+def test_more_workers_than_shards_that_dagster_runs_at_once_have_nothing_to_do() -> None:
+    few, many = rates(largest_class=0.001, at_once=4), rates(largest_class=0.001, at_once=64)
+    of = {count: plan.ranking(CC12M.pairs, 64, count, few, WIDTH) for count in (4, 64)}
+    assert of[4].value == of[64].value > plan.ranking(CC12M.pairs, 64, 64, many, WIDTH).value
+    assert "at_once" in of[64].uses
+
+
+def test_as_many_shards_run_at_once_as_the_instance_lets_runs() -> None:
+    instance = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    assert rates()["at_once"].value == instance["concurrency"]["runs"]["max_concurrent_runs"]
 
 
 def test_two_workers_are_as_much_faster_than_one_as_was_measured() -> None:
@@ -75,7 +100,7 @@ def test_classes_share_the_pool() -> None:
 
 
 def test_embedding_waits_for_decoding_where_too_few_cores_decode() -> None:
-    known = rates(embed=1_000, decode=100, cores_of_gpu=2, embed_speedup=2, lance_write=1e30)
+    known = rates(embed=1_000, decode=100, cores_of_gpu=2, decode_speedup=2, lance_write=1e30)
     assert plan.embedding(1e6, 1, known, WIDTH).value == pytest.approx(1e6 / 200)
     enough = known.replaced({"cores_of_gpu": 20}, Origin.GIVEN, "")
     assert plan.embedding(1e6, 4, enough, WIDTH).value == pytest.approx(1e6 / 4_000)
@@ -88,9 +113,8 @@ def test_the_table_that_one_process_writes_bounds_embedding() -> None:
 
 
 def test_a_step_of_one_process_takes_as_long_with_any_number_of_workers() -> None:
-    for step in plan.steps(CC12M, rates(), WIDTH, (1, 512)):
-        divided = step.where in ("workers", "GPUs")
-        assert (step.seconds[512].value < step.seconds[1].value) is divided
+    for step in plan.steps(CC12M, rates(), WIDTH):
+        assert (step.seconds(512).value < step.seconds(1).value) is step.divided
         assert step.where in plan.WHERE
 
 
@@ -134,33 +158,45 @@ def test_limits_grow_with_the_memory_and_are_sorted() -> None:
     assert all(one.remedy for one in small)
 
 
-def test_uids_of_128_million_pairs_do_not_fit_into_one_column() -> None:
-    known = rates(uid_bytes=32)
-    broken = [one for one in plan.limits(MEDIUM, known, WIDTH, 64) if one.pairs.value < MEDIUM.pairs]
-    (column,) = (one for one in broken if one.what.startswith("uids of a pool in one Arrow column"))
-    assert column.pairs.value == 2**31 / 32
+def test_uids_and_captions_of_128_million_pairs_do_not_fit_into_one_column() -> None:
+    known = rates(uid_bytes=32, caption_bytes=64)
+    broken = {one.what: one.pairs.value for one in plan.limits(MEDIUM, known, WIDTH, 64)}
+    for text, size in (("uids", 32), ("captions", 64)):
+        (pairs,) = (pairs for what, pairs in broken.items() if what.startswith(f"{text} of a pool in one Arrow column"))
+        assert pairs == 2**31 / size < MEDIUM.pairs
 
 
-@pytest.mark.parametrize("arguments", [[], ["--markdown"], ["--rate", "embed=3000", "--proxy", "ViT-L-14"]])
-def test_every_printed_line_says_where_it_comes_from(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    plan.main([*arguments, "--workers", "1,8"])
-    printed = capsys.readouterr().out.splitlines()
-    if "--markdown" in arguments:
-        rows = [line.strip("| ") for line in printed if line.startswith("| ") and not line.startswith("| -")]
-        rows = [row for row in rows if not row.endswith("origin")]
-        assert len(rows) > 150
-    else:
-        starts = [place for place, line in enumerate(printed) if line.endswith("  origin")]
-        ends = [printed.index("", start) if "" in printed[start:] else len(printed) for start in starts]
-        rows = [line for start, end in zip(starts, ends, strict=True) for line in printed[start + 1 : end]]
-    assert rows
+GIVEN = ("--rate", "embed=1000", "--proxy", "ViT-B-32", "--workers", "1,8")
+
+
+def test_every_printed_line_says_where_it_comes_from() -> None:
+    lines = printed(*GIVEN).splitlines()
+    starts = [place for place, line in enumerate(lines) if line.endswith("  origin")]
+    rows = [line for start in starts for line in lines[start + 1 : lines.index("", start)]]
+    assert len(rows) > 150
     assert [row for row in rows if ORIGIN.search(row) is None] == []
     assert "measured" not in {row.split()[-1] for row in rows}, "nothing was measured"
 
 
-def test_a_rate_that_is_given_takes_the_place_of_an_assumption(capsys: pytest.CaptureFixture[str]) -> None:
-    plan.main(["--rate", "embed=1000", "--workers", "1"])
-    assert re.search(r"GPU hours of the model +0\.9 +3\.5 .* given: embed\n", capsys.readouterr().out)
+def test_the_tables_take_the_place_of_earlier_ones_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "scaling.md"
+    page.write_text(f"Before.\n{plan.BEGIN}\nan earlier run\n{plan.END}\nAfter.\n")
+    monkeypatch.setattr(plan, "PAGE", page)
+    plan.main(["--write", "--workers", "1"])
+    before, written, after = re.split(f"{plan.BEGIN}|{plan.END}", page.read_text())
+    assert (before, after) == ("Before.\n", "\nAfter.\n")
+    rows = [line.strip("| ") for line in written.splitlines() if line.startswith("| ") and not line.startswith("| -")]
+    assert [row for row in rows if ORIGIN.search(row) is None and not row.endswith("origin")] == []
+    assert "an earlier run" not in written
+
+
+def test_the_page_has_the_marks_between_which_the_tables_belong() -> None:
+    page = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
+    assert page.index(plan.BEGIN) < page.index(plan.END)
+
+
+def test_a_rate_that_is_given_takes_the_place_of_an_assumption() -> None:
+    assert re.search(r"GPU hours of the model +0\.9 +3\.5 .* given: embed\n", printed(*GIVEN))
 
 
 @pytest.mark.parametrize("text", ["embed", "embed=", "embed=0", "embed=-1", "embed=nan", "embed=inf", "=3"])
@@ -169,11 +205,10 @@ def test_a_rate_that_is_no_number_is_refused(text: str) -> None:
         plan.main(["--rate", text])
 
 
-def test_an_unknown_rate_ends_with_an_error_that_lists_the_known_ones() -> None:
-    command = [sys.executable, "-m", "benchmarks.plan", "--rate", "speed=3"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("error: unknown rate 'speed': choose from embed,")
+def test_an_unknown_rate_ends_with_an_error_that_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["plan", "--rate", "speed=3"])
+    with pytest.raises(SystemExit, match="error: unknown rate 'speed': choose from embed,"):
+        runpy.run_path(str(plan.__file__), run_name="__main__")
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,,2", "many"])
@@ -183,42 +218,43 @@ def test_workers_are_numbers(text: str) -> None:
 
 
 def test_what_is_measured_on_names_is_what_the_assets_do(tmp_path: Path) -> None:
-    plan.write_names(str(tmp_path), 300)
-    for work in plan.NAMES.values():
+    plan_rates.write_names(str(tmp_path), 300)
+    for work in plan_rates.NAMES.values():
         work(str(tmp_path), 300)
     store = LanceStore(uri=str(tmp_path))
     everyone = sorted(store.read("pool", CRAWL, ["uid"])["uid"].to_pylist())
-    for table in ("merged", "random", "clip_score", "metaclip"):
-        assert sorted(store.read(table, CRAWL, ["uid"])["uid"].to_pylist()) == everyone
-    gains = store.read("merged", CRAWL, ["gain"])["gain"].to_numpy()
-    first = store.read("clipcov_class_ranking", f"{CRAWL}|s00", ["gain"])["gain"].to_numpy().max()
-    assert gains[0] == pytest.approx(first)
+    for method in ("clipcov", "random", "clip_score", "metaclip"):
+        assert sorted(store.read(f"{method}_ranking", CRAWL, ["uid"])["uid"].to_pylist()) == everyone
+    assert sorted(store.read("pool", "joined", ["uid"])["uid"].to_pylist()) == everyone
 
 
 def test_rates_of_embeddings_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = (str(tmp_path / name) for name in ("few", "many"))
-    monkeypatch.setattr(plan, "SMALL", 200)
-    monkeypatch.setattr(plan, "WIDE_PAIRS", 400)
+    monkeypatch.setattr(plan_rates, "SMALL", 200)
+    monkeypatch.setattr(plan_rates, "WIDE_PAIRS", 400)
     for uri, pairs in ((few, 200), (many, 400)):
         write_pool(uri, equal_sizes(pairs, 4))
-    plan.rank_some(many, [0, 1])
-    found = {**plan.lance_rates(many), **plan.semdedup_rates(few, many), "subset": plan.subset_rate(few, many)}
+    plan_rates.rank_shard(many, [0, 1])
+    found = {
+        **plan_rates.lance_rates(many),
+        **plan_rates.semdedup_rates(few, many),
+        "subset": plan_rates.subset_rate(few, many),
+    }
     assert set(found) <= set(rates().known)
     assert all(value > 0 for name, value in found.items() if name != "images_memory")
 
 
 def test_the_time_of_a_class_grows_with_an_exponent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "CLASS_SIZES", (500, 1_000, 4_000))
-    found = plan.class_kernel()
+    monkeypatch.setattr(plan_rates, "CLASS_SIZES", (500, 1_000, 4_000))
+    found = plan_rates.class_kernel()
     assert set(found) == {"class_exponent", "class_seconds"}
     assert 0.5 < found["class_exponent"] < 3
 
 
-def test_workers_keep_to_a_core_each_and_run_at_once(tmp_path: Path) -> None:
-    write_pool(str(tmp_path), equal_sizes(200, 4))
-    with plan.Workers(2) as workers:
-        assert workers.seconds(plan.rank_some, [(str(tmp_path), [0, 1]), (str(tmp_path), [2, 3])]) > 0
-        assert workers.seconds(plan.rank_some, [(str(tmp_path), [0, 1])]) > 0
+def test_workers_keep_to_a_core_each_and_run_at_once() -> None:
+    with plan_rates.Workers(2) as workers:
+        assert len(workers.call(os.sched_getaffinity, 0)) == 1
+        assert 0.5 <= workers.seconds(time.sleep, [(0.5,), (0.5,)]) < 1
 
 
 def test_sizes_are_those_that_were_published() -> None:
@@ -227,15 +263,14 @@ def test_sizes_are_those_that_were_published() -> None:
 
 
 def test_k_means_compares_every_image_with_every_centroid_21_times() -> None:
-    assert plan.kmeans_operations(100, 8) == 2 * 8 * 100 * 10 * 21
+    assert plan_rates.kmeans_operations(100, 8) == 2 * 8 * 100 * 10 * 21
 
 
-def test_each_size_is_told_what_breaks_first(capsys: pytest.CaptureFixture[str]) -> None:
-    plan.main(["--rate", "memory=1e15", "--rate", "worker_memory=1e15", "--workers", "512"])
-    printed = capsys.readouterr().out
-    column = r"uids of a pool in one Arrow column: 2 GiB .* at 67\.1 million pairs \(assumed: uid_bytes\)"
-    assert re.search(rf"nothing breaks; the next limit is: {column}", printed[printed.index("CC12M, ") :])
-    assert re.search(rf"the first to break is: {column}", printed[printed.index("DataComp medium, ") :])
+def test_each_size_is_told_what_breaks_first() -> None:
+    told = printed(*GIVEN)
+    column = r"captions of a pool in one Arrow column: 2 GiB .* at 35\.8 million pairs \(assumed: caption_bytes\)"
+    assert re.search(rf"nothing breaks; the next limit is: {column}", told[told.index("CC12M, ") :])
+    assert re.search(rf"the first to break is: {column}", told[told.index("DataComp medium, ") :])
 
 
 def test_what_two_workers_fall_short_of_is_the_serial_part() -> None:
@@ -246,6 +281,6 @@ def test_what_two_workers_fall_short_of_is_the_serial_part() -> None:
 
 def test_workers_never_make_a_ranking_slower() -> None:
     for speedup in (0.8, 1.05, 1.9):
-        known = rates(largest_class=0.16, rank_speedup=speedup)
+        known = rates(largest_class=0.16, rank_speedup=speedup, at_once=512)
         times = [plan.ranking(CC12M.pairs, 64, count, known, WIDTH).value for count in (1, 2, 8, 64, 512)]
         assert times == sorted(times, reverse=True)

@@ -1,9 +1,9 @@
 import io
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import open_clip
@@ -141,9 +141,10 @@ def test_activations_may_be_computed_twice(pairs: PairsInMemory) -> None:
     torch.testing.assert_close(weights(trained(pairs, execution=replace(CPU, checkpoint_activations=True))), whole)
 
 
-@pytest.mark.skipif(which("c++") is None, reason="torch.compile needs a compiler")
-def test_a_compiled_model_trains_like_the_plain_one(pairs: PairsInMemory) -> None:
+def test_a_compiled_model_trains_like_the_plain_one(pairs: PairsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = weights(trained(pairs, STEADY))
+    # The graph is captured and differentiated as ever; only the minute of a C++ compiler is left out.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     compiled = weights(trained(pairs, STEADY, replace(CPU, compile=True)))
     torch.testing.assert_close(compiled, whole, rtol=1e-3, atol=2e-5)
 

@@ -9,7 +9,7 @@ during a run.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 from dagster import AutomationCondition as Condition
 
-from clipcov_assets.input_versions import CODE_VERSION, EARLIER_CRAWLS, differ, inputs_now, made_of, version_of
+from clipcov_assets.input_versions import CODE_VERSION, EARLIER_CRAWLS, Versions, differ, made_and_now, version_of
 from clipcov_assets.partitions import FRACTIONS, FULL_FRACTION, crawl_order
 from clipcov_assets.pooling import sound_crawls
 from clipcov_assets.scales import SCALE
@@ -136,23 +136,23 @@ class Due(dg.AutomationCondition[Any]):
 
     async def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:  # type: ignore[override]
         """Compare what each materialization recorded of its inputs with these as they are now."""
-        view, candidates = context.asset_graph_view, _candidates(context)
-        made, now = made_of(view.instance, context.key, candidates), await self.now(context, candidates)
+        candidates = _candidates(context)
+        made, now = await made_and_now(context, candidates)
+        now = await self.completed(context, now)
         due = {key: version_of(now[key]) for key in candidates if key not in made or differ(made[key], now[key])}
         tried: dict[str, str] = json.loads(context.cursor or "{}")  # the inputs with which each was asked for
-        failed = await view.compute_execution_failed_subset(key=context.key, from_subset=context.candidate_subset)
+        failed = await context.asset_graph_view.compute_execution_failed_subset(
+            key=context.key, from_subset=context.candidate_subset
+        )
         waiting = {key for key in due.keys() & _keys(failed) if tried.get(key, due[key]) == due[key]}
         remembered = {key: version for key, version in tried.items() if key not in candidates} | due
         found = _true_for(context, due.keys() - waiting).true_subset
         return dg.AutomationResult(context, found, cursor=json.dumps(remembered, sort_keys=True))
 
-    async def now(self, context: dg.AutomationContext, candidates: Collection[str]) -> dict[str, dict[str, str]]:
-        """What a materialization of each partition would record now."""
-        found = inputs_now(context, candidates)
-        if self.by_code:
-            code = {CODE_VERSION: context.asset_graph.get(context.key).code_version or ""}
-            found = {key: versions | code for key, versions in found.items()}
-        return found
+    async def completed(self, context: dg.AutomationContext, now: Mapping[str, Versions]) -> dict[str, Versions]:
+        """What a materialization of each partition would record now, with more than its inputs."""
+        code = {CODE_VERSION: context.asset_graph.get(context.key).code_version or ""} if self.by_code else {}
+        return {key: {**versions, **code} for key, versions in now.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +162,14 @@ class DuePool(Due):
     Where several crawls land at once they join together: while any is being classified, no pool counts as outdated.
     """
 
-    async def now(self, context: dg.AutomationContext, candidates: Collection[str]) -> dict[str, dict[str, str]]:
+    async def completed(self, context: dg.AutomationContext, now: Mapping[str, Versions]) -> dict[str, Versions]:
         """The same, and the version of the earlier crawls together."""
-        found, view = await super().now(context, candidates), context.asset_graph_view
+        found, view = await super().completed(context, now), context.asset_graph_view
         classes = view.get_full_subset(key=dg.AssetKey("latent_classes"))
-        if found and (await view.compute_run_in_progress_subset(key=classes.key, from_subset=classes)).is_empty:
-            for crawl, versions in found.items():
-                versions[EARLIER_CRAWLS] = version_of(sound_crawls(view.instance, crawl))
-        return found
+        if not found or not (await view.compute_run_in_progress_subset(key=classes.key, from_subset=classes)).is_empty:
+            return found
+        earlier = {crawl: version_of(sound_crawls(view.instance, crawl)) for crawl in found}
+        return {crawl: {**versions, EARLIER_CRAWLS: earlier[crawl]} for crawl, versions in found.items()}
 
 
 _missing = Condition.missing() & ~Condition.execution_failed()

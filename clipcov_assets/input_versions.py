@@ -1,11 +1,13 @@
 """What materializations were made of, and what these inputs are now, under the names that Dagster's own tags have."""
 
 import json
+import time
 from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.event_log.base import AssetRecord
 
 CODE_VERSION, DATA_VERSION, INPUT_VERSION = (
     "dagster/code_version",
@@ -20,11 +22,14 @@ NEVER_MADE = "INITIAL"  # Dagster's word for the version of an asset of which no
 MOST_COMPARED = 99  # partitions of an input: of more, Dagster records only the newest
 READ_AT_ONCE = 500
 MOST_REMEMBERED = 100_000
+KEPT_SECONDS = 600  # what was compared, where nothing was made since: a person may delete a run
 
 Versions = Mapping[str, str]
 
 # A materialization never changes, so it is read once: by the database and the number of the event.
 _remembered: dict[tuple[str, int], Versions] = {}
+# What was found when an asset was last looked at, beside all that it depends on.
+_compared: dict[tuple[str, dg.AssetKey], tuple[object, tuple[dict[str, Versions], dict[str, Versions]]]] = {}
 
 
 def version_of(versions: Versions) -> str:
@@ -50,13 +55,33 @@ def data_versions(
     return {partition: tags.get(partition, {}).get(DATA_VERSION, "") for partition in newest}
 
 
-def made_of(instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str]) -> dict[str, Versions]:
-    """What the newest materialization of each partition, if it has one, recorded of its inputs and its code."""
+async def made_and_now(
+    context: dg.AutomationContext, partitions: Collection[str]
+) -> tuple[dict[str, Versions], dict[str, Versions]]:
+    """What the newest materialization of each partition recorded of its inputs and code, and what one would record now.
+
+    Returns:
+        By partition: the one, where there is a materialization, and the other, without the code.
+    """
     if not partitions:
-        return {}
+        return {}, {}
+    view: Any = context.asset_graph_view
+    parents = context.asset_graph.get(context.key).parent_keys
+    records = [await AssetRecord.gen(view, key) for key in (context.key, *sorted(parents))]
+    newest = [record and record.asset_entry.last_materialization_storage_id for record in records]
+    database = view.instance.run_storage.get_run_storage_id()
+    state = frozenset(partitions), newest, int(time.monotonic() // KEPT_SECONDS)
+    known = _compared.get((database, context.key))
+    if known is None or known[0] != state:
+        made = _made_of(view.instance, database, context.key, partitions)
+        known = _compared[database, context.key] = state, (made, _inputs_now(context, partitions))
+    return known[1]
+
+
+def _made_of(
+    instance: dg.DagsterInstance, database: str, asset: dg.AssetKey, partitions: Collection[str]
+) -> dict[str, Versions]:
     newest = instance.event_log_storage.get_latest_storage_id_by_partition(asset, MATERIALIZATION, set(partitions))
-    storage: Any = instance.run_storage  # each that Dagster brings has a name of its own for its database
-    database = storage.get_run_storage_id()
     unread = [event for event in newest.values() if (database, event) not in _remembered]
     if len(_remembered) + len(unread) > MOST_REMEMBERED:
         _remembered.clear()
@@ -79,13 +104,12 @@ def _recorded(record: dg.EventLogRecord) -> Iterator[tuple[str, str]]:
         yield EARLIER_CRAWLS, str(earlier.value)
 
 
-def inputs_now(context: dg.AutomationContext, partitions: Collection[str]) -> dict[str, dict[str, str]]:
-    """The versions that a materialization of each partition would record of its inputs now."""
+def _inputs_now(context: dg.AutomationContext, partitions: Collection[str]) -> dict[str, Versions]:
     found: dict[str, dict[str, str]] = {partition: {} for partition in partitions}
-    for parent in context.asset_graph.get(context.key).parent_keys if partitions else ():
+    for parent in context.asset_graph.get(context.key).parent_keys:
         for partition, version in _versions_of(context, parent, partitions).items():
             found[partition][f"{INPUT_VERSION}{parent.to_user_string()}"] = version
-    return found
+    return dict(found)
 
 
 def _versions_of(context: dg.AutomationContext, parent: dg.AssetKey, partitions: Collection[str]) -> dict[str, str]:

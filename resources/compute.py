@@ -27,7 +27,11 @@ class Compute(dg.ConfigurableResource):
         description="`host:6379` of a cluster that this machine belongs to, `http://host:8265` of its dashboard, "
         "`kubernetes` for a RayJob a step, or nothing for a Ray of this machine.",
     )
-    ray_cpus: float = Field(default=1, gt=0, description="Cores of each part of a job on Ray.")
+    ray_cpus: float | None = Field(
+        default=None,
+        gt=0,
+        description="Cores of each part of a job on Ray; where not given, 1, or beside a GPU its share of the node's.",
+    )
     ray_gpus: float | None = Field(
         default=None, ge=0, description="GPUs of each part; 1 on clusters that have any, where not given."
     )
@@ -171,6 +175,6 @@ class Compute(dg.ConfigurableResource):
         """Worker processes: as many as this process, or a part on Ray, may use cores, unless a number is given."""
         if self.workers is not None:
             return self.workers
-        if self.on_cluster:
+        if self.on_cluster and self.ray_cpus is not None:
             return max(1, int(self.ray_cpus))
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

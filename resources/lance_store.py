@@ -3,12 +3,10 @@
 import asyncio
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -16,6 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from resources.mirror import is_address, trouble_with
+from resources.patience import Answer, in_time
 from resources.pieces import disk_of
 
 # Lance warns each time it creates a table; a user would read that as a fault.
@@ -28,8 +27,6 @@ ANSWER_SECONDS = 45.0  # for what is short: to connect, to open a table, to list
 # A request is sent again up to five times, within 20 seconds; Lance lists up to six times on top of that.
 CLIENT = {"connect_timeout": "5s", "client_max_retries": "5", "client_retry_timeout": "20"}
 STORE_FAULT = "LanceError(IO)"  # how Lance calls what the store did, as opposed to what was in the rows
-
-Answer = TypeVar("Answer")
 
 
 class UnreachableStoreError(OSError):
@@ -153,7 +150,10 @@ class LanceStore(dg.ConfigurableResource):
 
     def stream(self, asset: str, partition: str, columns: list[str], *, batch_size: int) -> pa.RecordBatchReader:
         """Read one partition batch by batch, for what should not be held in memory at once."""
-        return self._query(asset, partition, columns, None).to_batches(batch_size=batch_size)
+        query = self._query(asset, partition, columns, None)
+        with reaching(self.uri):
+            batches = query.to_batches(batch_size=batch_size)
+        return pa.RecordBatchReader.from_batches(batches.schema, _read(batches, self.uri))
 
     def exists(self, asset: str, partition: str) -> bool:
         """Whether the partition has been written."""
@@ -180,7 +180,7 @@ class LanceStore(dg.ConfigurableResource):
 
     def row_count(self, asset: str, partition: str) -> int:
         """Rows of one partition."""
-        return int(self._open(asset, partition).count_rows())
+        return len(self.rows(asset, partition))
 
     def version(self, asset: str, partition: str) -> int:
         """Present Lance version of one partition."""
@@ -280,7 +280,7 @@ class LanceStore(dg.ConfigurableResource):
         if not is_address(self.uri):
             return question()
         try:
-            return _in_time(question)
+            return in_time(question, ANSWER_SECONDS)
         except Exception as error:  # LanceDB raises all kinds, ValueError among them
             if _says_that_a_table_is_missing(error):
                 raise
@@ -300,7 +300,8 @@ class StoredRows:
         self._table, self._uri = table, uri
 
     def __len__(self) -> int:
-        return int(self._table.count_rows())
+        with reaching(self._uri):
+            return int(self._table.count_rows())
 
     @property
     def version(self) -> int:
@@ -374,30 +375,17 @@ def reaching(uri: str) -> Iterator[None]:
         raise UnreachableStoreError(trouble_with(uri, SETTING, error)) from error
 
 
+def _read(batches: Iterable[pa.RecordBatch], uri: str) -> Iterator[pa.RecordBatch]:
+    with reaching(uri):
+        yield from batches
+
+
 def _options(uri: str) -> dict[str, str] | None:
     """What LanceDB's client is told beside what it reads from the environment itself, such as AWS_ENDPOINT_URL."""
     if not is_address(uri):
         return None
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     return {**CLIENT, "allow_http": "true"} if plain else CLIENT
-
-
-def _in_time(question: Callable[[], Answer]) -> Answer:
-    """Wait for an answer, but not for ever: a silent endpoint would keep LanceDB's client for many minutes."""
-    future = Future[Answer]()
-
-    def ask() -> None:
-        try:
-            future.set_result(question())
-        except Exception as error:  # it belongs to whoever asked
-            future.set_exception(error)
-
-    # No pool: at its end Python would wait for its threads.
-    Thread(target=ask, daemon=True).start()
-    try:
-        return future.result(ANSWER_SECONDS)
-    except TimeoutError as error:
-        raise TimeoutError(str(error) or f"no answer within {ANSWER_SECONDS:g} seconds") from error
 
 
 def _says_that_a_table_is_missing(error: Exception) -> bool:

@@ -341,8 +341,11 @@ def is_address(text: str) -> bool:
 
 
 def without_secret(text: str) -> str:
-    """Return a text without the key and secret that an address may hold."""
-    return re.sub(r"://[^\s'\"@]*:[^\s'\"]*@", "://", text)
+    """Return a text without the key and secret that an address may hold, before its host or in its query."""
+    text = re.sub(r"://[^\s'\"@]*:[^\s'\"]*@", "://", text)
+    return re.sub(
+        r"([?&][^\s'\"=&]*(?:password|secret|token)[^\s'\"=&]*)=[^\s'\"&]*", r"\1=", text, flags=re.IGNORECASE
+    )
 
 
 def mirror(listing: Listing, folder: Path, *, on_copied: Callable[[int], None] = lambda size: None) -> None:

@@ -1,6 +1,10 @@
-"""A Ray cluster of two nodes on this machine, each with one core, and jobs that are slow enough to be disturbed."""
+"""A Ray cluster of two nodes on this machine, each with one core, and jobs that are slow enough to be disturbed.
+
+The second node says that it has a GPU, which Ray believes.
+"""
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -25,7 +29,7 @@ class RayCluster:
         self.add_node()
 
     def add_node(self):
-        self._second = self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+        self._second = self._cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=MEMORY)
 
     def lose_node(self):
         """End the second node as a machine ends that loses its power."""
@@ -45,6 +49,7 @@ def ray_cluster() -> Iterator[RayCluster]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": True, "dashboard_port": port}
+    head["_system_config"] = {"health_check_period_ms": 200}  # a lost node is missed after five; Ray's own is 3 s
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         yield RayCluster(cluster, f"http://127.0.0.1:{port}")
@@ -77,6 +82,7 @@ class Marks(Job):
     directory: str
     seconds: float = 0.0
     fails_at: int = -1
+    dies_at: int = -1
 
     def run(self, backend):
         return {"squares": dict(backend.each(self, list(range(8))))}
@@ -87,8 +93,21 @@ class Marks(Job):
                 raise ValueError(f"row {item} is damaged: deliver it again")
             with (Path(self.directory) / str(item)).open("a") as file:
                 file.write(f"{os.getpid()}\n")
+            if item == self.dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(self.seconds)
             yield item * item
+
+
+class Machine(Job):
+    """Its one part tells on what it works."""
+
+    def run(self, backend):
+        return dict(backend.each(self, ["a part"]))[0]
+
+    def parts(self, items, voice):
+        for _ in items:
+            yield {"device": self.compute.device, "workers": self.compute.resolved_workers()}
 
 
 class StreamedMarks(Marks):

@@ -113,13 +113,16 @@ class EmbedCrawl(Job):
         }
 
     def parts(self, items: Sequence[Shard], voice: Voice) -> Iterator[int]:
-        """Embed the pieces of each shard, and yield how many they are."""
+        """Embed the pieces of each shard that are not there yet, and yield how many they are."""
         if not items:
             return
-        wanted = {key: places for _, missing in items for key, places in missing.items()}
+        pieces = items[0][0]
+        # A part that is done again goes on where a lost worker was; several shards at once have just been planned.
+        left = [{key: missing[key] for key in missing if len(items) > 1 or key not in pieces} for _, missing in items]
+        wanted = {key: places for missing in left for key, places in missing.items()}
         workers = self.compute.resolved_workers()
-        kept = embed_pieces(self.model, self.pairs, wanted, items[0][0], workers=workers, report=voice.report)
-        for _, missing in items:
+        kept = embed_pieces(self.model, self.pairs, wanted, pieces, workers=workers, report=voice.report)
+        for missing in left:
             yield sum(1 for _ in zip(missing, kept, strict=False))
 
     def _embedded(self, backend: Backend, pieces: Pieces) -> tuple[Iterator[Rows], dict[str, Any]]:

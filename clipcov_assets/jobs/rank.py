@@ -137,7 +137,7 @@ class RankPool(Job):
         """Write the ranking.
 
         Returns:
-            table, data_version, gains of the first, the middle and the last pick, and all gains of semdedup.
+            table, data_version, and the gains of the first, the middle and the last pick.
 
         Raises:
             ValueError: A table that is damaged or of another pool; the message names it.

@@ -26,6 +26,8 @@ def test_an_unknown_precision_is_named():
 def test_there_is_a_worker_a_core_unless_a_number_is_given():
     assert Compute().resolved_workers() >= 1
     assert Compute(workers=7).resolved_workers() == 7
+    assert Compute(backend="ray", ray_cpus=3).resolved_workers() == 3  # a part
+    assert Compute(backend="ray").resolved_workers() == Compute().resolved_workers()  # what is done here all the same
 
 
 def test_a_training_on_a_cpu_uses_one_device_unless_more_are_asked_for():

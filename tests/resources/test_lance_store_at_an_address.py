@@ -136,7 +136,11 @@ def test_a_store_that_fails_while_rows_are_read_is_named(proxy, store, monkeypat
     store.write("pool", "crawl-1", rows(*range(200_000)))
     opened = store.rows("pool", "crawl-1")
     proxy.broken = "/data/"
-    for read in (lambda: opened.slice(0, 9, ["value"]), lambda: opened.take(np.array([7]), ["uid"])):
+    for read in (
+        lambda: opened.slice(0, 9, ["value"]),
+        lambda: opened.take(np.array([7]), ["uid"]),
+        lambda: store.stream("pool", "crawl-1", ["value"], batch_size=9).read_all(),
+    ):
         with pytest.raises(UnreachableStoreError, match="CLIPCOV_LANCE"):
             read()
     with pytest.raises(UnreachableStoreError, match="CLIPCOV_LANCE"):

@@ -111,6 +111,8 @@ def test_a_copy_for_which_there_is_no_room_is_not_begun(source, tmp_path, monkey
         ("s3://key:sec/r+et@bucket/a", "s3://bucket/a"),
         ("Cannot parse URI: 's3://key:secret@bucket' at 3", "Cannot parse URI: 's3://bucket' at 3"),
         ("gs://anonymous@bucket/a", "gs://anonymous@bucket/a"),
+        ("postgresql://h/db?user=u&password=secret&x=1", "postgresql://h/db?user=u&password=&x=1"),
+        ("s3://bucket/a?SessionToken=secret", "s3://bucket/a?SessionToken="),
     ],
 )
 def test_secrets_are_left_out_of_what_people_see(text, shown):

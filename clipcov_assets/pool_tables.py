@@ -195,7 +195,7 @@ def places_of(wanted: pa.ChunkedArray, uid: pa.ChunkedArray, where: str) -> pa.I
     Raises:
         ValueError: One is not there; the message names it and `where` it should be.
     """
-    places = pc.index_in(wanted, value_set=uid.combine_chunks())
+    places = pc.index_in(wanted, value_set=uid)
     if places.null_count:
         lost = wanted.filter(pc.is_null(places))[0].as_py()
         raise ValueError(f"pair {lost} of the pool is not in {where}: materialize it again")

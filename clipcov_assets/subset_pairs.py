@@ -155,7 +155,7 @@ def pairs_of_crawl(store: LanceStore, crawl: str) -> FoundPairs:
     tables = CrawlTables(store.uri, ((crawl, store.version("raw_pairs", crawl)),))
     (stored,) = tables.opened
     uid = stored.slice(0, len(stored), ["uid"]).sort_by("uid")["uid"]
-    return FoundPairs(tables, uid, pa.chunked_array([pa.repeat(crawl, len(uid))]))
+    return FoundPairs(tables, uid, pa.chunked_array([pa.repeat(pa.scalar(crawl, pa.large_string()), len(uid))]))
 
 
 class SubsetPairs(FoundPairs):

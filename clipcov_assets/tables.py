@@ -1,9 +1,14 @@
-"""Columns of every Lance table, described once: the store writes these schemas and Dagster shows them."""
+"""Columns of every Lance table, described once: the store writes these schemas and Dagster shows them.
+
+Those of a whole pool, which is held in memory, are wide (`resources/text_columns.py`); stored they are as the others.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+from resources.text_columns import narrow, wide
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -92,11 +97,13 @@ def class_embeddings_schema(width: int) -> pa.Schema:
     )
 
 
-POOL = _schema(
-    uid=UID,
-    crawl=(pa.string(), "Oldest crawl that holds the pair; its copy is the one used."),
-    latent_class=LATENT_CLASS,
-    clip_score=CLIP_SCORE,
+POOL = wide(
+    _schema(
+        uid=UID,
+        crawl=(pa.string(), "Oldest crawl that holds the pair; its copy is the one used."),
+        latent_class=LATENT_CLASS,
+        clip_score=CLIP_SCORE,
+    )
 )
 
 
@@ -118,14 +125,16 @@ def statistics_schema(width: int) -> pa.Schema:
     )
 
 
-CLASS_RANKING = _schema(
-    uid=UID,
-    latent_class=LATENT_CLASS,
-    position=(pa.int64(), "0 for the first pick inside the class."),
-    # Rounded gains would tie where exact ones do not, and the merge of the classes compares them.
-    gain=(pa.float64(), "What the pick added to the objective, given the picks of its class before it."),
+CLASS_RANKING = wide(
+    _schema(
+        uid=UID,
+        latent_class=LATENT_CLASS,
+        position=(pa.int64(), "0 for the first pick inside the class."),
+        # Rounded gains would tie where exact ones do not, and the merge of the classes compares them.
+        gain=(pa.float64(), "What the pick added to the objective, given the picks of its class before it."),
+    )
 )
-RANKING = _schema(uid=UID, rank=RANK, gain=GAIN)
+RANKING = wide(_schema(uid=UID, rank=RANK, gain=GAIN))
 REASONS = {
     "partner": (pa.string(), "Pair before it whose image is most similar, which makes it a duplicate; its uid."),
     "entry": (pa.string(), "Metadata entry in the caption that let the pair in."),
@@ -134,7 +143,7 @@ REASONS = {
 
 def ranking_schema(reasons: Iterable[str]) -> pa.Schema:
     """Schema of a ranking with what its method knows of each pick."""
-    return _schema(uid=UID, rank=RANK, gain=GAIN, **{reason: REASONS[reason] for reason in reasons})
+    return wide(_schema(uid=UID, rank=RANK, gain=GAIN, **{reason: REASONS[reason] for reason in reasons}))
 
 
 CURVE = _schema(
@@ -267,6 +276,6 @@ def column_schema(schema: pa.Schema) -> "dg.TableSchema":
                 type=str(field.type),
                 description=(field.metadata or {}).get(b"description", b"").decode(),
             )
-            for field in schema
+            for field in narrow(schema)
         ]
     )

@@ -16,11 +16,13 @@ from pydantic import Field
 from resources.mirror import is_address, trouble_with
 from resources.patience import Answer, in_time
 from resources.pieces import disk_of
+from resources.text_columns import narrow, narrowed, wide
 
 # Lance warns each time it creates a table; a user would read that as a fault.
 os.environ.setdefault("LANCEDB_LOG", "error")
 ONE_MOMENT = timedelta(minutes=2)
 FIRST_TO_STAY = "first-to-stay"
+ROWS_WRITTEN = 65_536  # of a table at a time, since text is copied to be stored
 
 SETTING = "CLIPCOV_LANCE"
 ANSWER_SECONDS = 45.0  # for what is short: to connect, to open a table, to list them
@@ -55,7 +57,7 @@ class LanceStore(dg.ConfigurableResource):
     """One Lance table for each asset and partition, in one LanceDB database.
 
     Writing a partition again replaces its rows in one step and makes a new version of the table; an
-    interrupted write leaves the earlier version as it was.
+    interrupted write leaves the earlier version as it was. Text leaves with offsets of 64 bits and is stored with 32.
     """
 
     uri: str = Field(
@@ -83,9 +85,9 @@ class LanceStore(dg.ConfigurableResource):
         """
         name = table_name(asset, partition)
         added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
-        schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), **added})
-        if isinstance(rows, pa.Table):
-            rows = rows.replace_schema_metadata(schema.metadata)
+        schema = narrow(rows.schema).with_metadata({**(rows.schema.metadata or {}), **added})
+        batches = _narrow_batches(rows) if isinstance(rows, pa.Table) else rows.cast(narrow(rows.schema))
+        rows = pa.RecordBatchReader.from_batches(schema, batches)
         connection = self._asked(self._connect)
         with reaching(self.uri), disk_of(self.uri):
             table = connection.create_table(name, rows, schema=schema, mode="overwrite")
@@ -107,7 +109,7 @@ class LanceStore(dg.ConfigurableResource):
         """
         query = self._query(asset, partition, columns, version)
         with reaching(self.uri):
-            return query.to_arrow()
+            return _in_memory(query)
 
     def find(
         self,
@@ -137,7 +139,7 @@ class LanceStore(dg.ConfigurableResource):
         check_columns(table, [column, *columns])
         listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
         with reaching(self.uri):
-            return table.search().where(f"{column} IN ({listed})" if listed else "false").select(columns).to_arrow()
+            return _in_memory(table.search().where(f"{column} IN ({listed})" if listed else "false").select(columns))
 
     def rows(self, asset: str, partition: str, *, version: int | None = None) -> "StoredRows":
         """Open one partition, now or as it was at a version, to read some of its rows at a time.
@@ -153,7 +155,7 @@ class LanceStore(dg.ConfigurableResource):
         query = self._query(asset, partition, columns, None)
         with reaching(self.uri):
             batches = query.to_batches(batch_size=batch_size)
-        return pa.RecordBatchReader.from_batches(batches.schema, _read(batches, self.uri))
+        return pa.RecordBatchReader.from_batches(batches.schema, _read(batches, self.uri)).cast(wide(batches.schema))
 
     def exists(self, asset: str, partition: str) -> bool:
         """Whether the partition has been written."""
@@ -319,18 +321,18 @@ class StoredRows:
             return self.take(np.empty(0, np.int64), columns)
         query = self._table.search().select(check_columns(self._table, columns)).offset(start).limit(count)
         with reaching(self._uri):
-            return self._whole(query.to_arrow(), count)
+            return self._whole(_in_memory(query), count)
 
     def take(self, places: np.ndarray, columns: list[str]) -> pa.Table:
         """Read the rows at these places, in this order; a place may repeat."""
         check_columns(self._table, columns)
         if not len(places):
-            return self._table.search().select(columns).limit(1).to_arrow().slice(0, 0)
+            return _in_memory(self._table.search().select(columns).limit(1)).slice(0, 0)
         # Lance returns them in the order of the table.
         order = np.argsort(places, kind="stable")
         query = self._table.take_offsets(places[order].tolist()).select(columns)
         with reaching(self._uri):
-            found = self._whole(query.to_arrow(), len(places))
+            found = self._whole(_in_memory(query), len(places))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return found.take(pa.array(back))
@@ -378,6 +380,17 @@ def reaching(uri: str) -> Iterator[None]:
 def _read(batches: Iterable[pa.RecordBatch], uri: str) -> Iterator[pa.RecordBatch]:
     with reaching(uri):
         yield from batches
+
+
+def _in_memory(query: Any) -> pa.Table:  # noqa: ANN401
+    rows = query.to_arrow()
+    return rows.cast(wide(rows.schema))
+
+
+def _narrow_batches(rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(rows), ROWS_WRITTEN):
+        for some in narrowed(rows.slice(start, ROWS_WRITTEN)):
+            yield from some.to_batches()
 
 
 def _options(uri: str) -> dict[str, str] | None:

@@ -26,11 +26,20 @@ from clipcov_assets.pool_tables import (
     list_column,
     load_cross_products,
     load_pool,
+    places_of,
     pooled_crawls,
     statistics_rows,
 )
-from clipcov_assets.tables import class_embeddings_schema, embeddings_schema
+from clipcov_assets.tables import (
+    CLASS_RANKING,
+    RANKING,
+    REASONS,
+    class_embeddings_schema,
+    embeddings_schema,
+    ranking_schema,
+)
 from resources.lance_store import LanceStore
+from resources.text_columns import wide
 
 CLASSES, WIDTH = 5, 8
 PAIRS = {"crawl-1": range(60), "crawl-2": range(50, 130), "crawl-3": range(40, 60)}
@@ -88,6 +97,19 @@ def test_each_pair_is_pooled_once_with_the_oldest_crawl_that_brought_it(pooled):
     assert {row["uid"] for row in rows if row["crawl"] == "crawl-2"} == {f"{pair:04d}" for pair in range(60, 130)}
     assert [one.new_pairs for one in pooled_crawls(pooled, "crawl-3")] == [60, 70, 0]
     assert [(row["latent_class"], row["uid"]) for row in rows] == sorted((r["latent_class"], r["uid"]) for r in rows)
+
+
+def test_text_of_a_whole_pool_is_held_with_offsets_that_reach_beyond_2_gib(pooled):
+    held = [JoinedCrawls(pooled, list(PAIRS)).rows.schema, CLASS_RANKING, RANKING, ranking_schema(REASONS)]
+    assert held == [wide(schema) for schema in held]
+
+
+def test_pairs_are_found_among_more_than_2_gib_of_uids():
+    """Long uids of zeros, which take no memory, and null ones, which take no time to compare."""
+    offsets, null = np.array([0, 2**28], np.int32), bytes(1)
+    buffers = [pa.py_buffer(buffer) for buffer in (null, offsets, bytes(2**28))]
+    uid = pa.chunked_array([*[pa.Array.from_buffers(pa.string(), 1, buffers)] * 8, pa.array(["u1"])])
+    assert places_of(pa.chunked_array([["u1"]]), uid, "the pool").to_pylist() == [8]
 
 
 def test_a_class_read_from_the_crawls_is_the_class_of_the_pool(pooled):

@@ -202,7 +202,7 @@ class JoinedCrawls:
         )
         known = pc.is_in(rows["uid"], value_set=self.rows["uid"].combine_chunks())
         new = rows.filter(pc.invert(known))
-        new = new.append_column("crawl", pa.array([name]).take(pa.array(np.zeros(len(new), np.int64))))
+        new = new.append_column("crawl", pa.repeat(pa.scalar(name, pa.large_string()), len(new)))
         self.rows = pa.concat_tables([self.rows, new.select(POOL_SCHEMA.names).cast(POOL_SCHEMA)])
         self.crawls.append(PooledCrawl(name, len(rows), len(new), versions, data_versions))
         self.statistics += load_statistics(store, CRAWL_STATISTICS, name, version=versions[CRAWL_STATISTICS])

@@ -147,7 +147,7 @@ class RankPool(Job):
             uid, ranked = self._merged()
         else:
             pool = self._pool()
-            uid, ranked = pa.array(pool.uid), self._ranked(pool, backend)
+            uid, ranked = pa.array(pool.uid, pa.large_string()), self._ranked(pool, backend)
         rows = _ranking_table(uid, ranked, reasons)
         gains = ranked.gains
         return {
@@ -256,7 +256,7 @@ def _largest(picks: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def _class_rankings(picks: pa.Table, uid: pa.StringArray) -> ClassRankings:
+def _class_rankings(picks: pa.Table, uid: pa.LargeStringArray) -> ClassRankings:
     """A shard's picks read back; pairs are named by their place among the pool's uids, which sorts faster."""
     picks = picks.sort_by([("latent_class", "ascending"), ("position", "ascending")])
     return ClassRankings(
@@ -277,4 +277,4 @@ def _reason(uid: pa.Array, values: np.ndarray) -> pa.Array:
     """What a method knows of each pick as strings, null where there is nothing; rows of the pool become uids."""
     if values.dtype.kind == "i":
         return uid.take(pa.array(values, mask=values < 0))
-    return pa.array(values, pa.string(), mask=values == "")
+    return pa.array(values, pa.large_string(), mask=values == "")

@@ -48,6 +48,49 @@ def test_a_stream_of_batches_is_written_with_metadata(store):
     assert [len(batch) for batch in store.stream("embeddings", "crawl-1", ["uid"], batch_size=3)] == [3, 1]
 
 
+def texts_of(store):
+    """The type of the text that each way of reading a table gives."""
+    stored, columns = store.rows("pool", "crawl-1"), ["uid", "value"]
+    read = [
+        store.read("pool", "crawl-1"),
+        store.find("pool", "crawl-1", "uid", ["u1"], columns),
+        store.stream("pool", "crawl-1", columns, batch_size=2).read_all(),
+        stored.slice(0, 2, columns),
+        stored.take(np.array([1, 0]), columns),
+        stored.take(np.empty(0, np.int64), columns),
+    ]
+    return {table.schema.field("uid").type for table in read}
+
+
+def stored_texts(store):
+    return lancedb.connect(store.uri).open_table("pool.crawl-1").schema.field("uid").type
+
+
+def test_text_is_stored_with_offsets_of_32_bits_and_leaves_with_64(store):
+    store.write("pool", "crawl-1", rows(1, 2, 3))
+    assert (stored_texts(store), texts_of(store)) == (pa.string(), {pa.large_string()})
+    wide = store.read("pool", "crawl-1")
+    store.write("pool", "crawl-1", wide.to_reader())
+    assert (stored_texts(store), texts_of(store)) == (pa.string(), {pa.large_string()})
+    store.write("pool", "crawl-1", wide, metadata={"proxy_sha256": "abc"})
+    assert (stored_texts(store), texts_of(store)) == (pa.string(), {pa.large_string()})
+    assert store.read("pool", "crawl-1").equals(wide)
+    assert store.metadata("pool", "crawl-1") == {"proxy_sha256": "abc"}
+
+
+def test_a_table_that_another_version_stored_is_read_beside_a_new_one(store):
+    store.write("pool", "crawl-1", rows(1, 2))
+    lancedb.connect(store.uri).create_table("pool.crawl-2", rows(3), mode="overwrite")
+    both = pa.concat_tables([store.read("pool", crawl) for crawl in ("crawl-1", "crawl-2")])
+    assert both["value"].to_pylist() == [1, 2, 3]
+
+
+def test_a_table_is_written_in_pieces_and_read_whole(store, monkeypatch):
+    monkeypatch.setattr("resources.lance_store.ROWS_WRITTEN", 3)
+    assert store.write("pool", "crawl-1", rows(*range(10))).row_count == 10
+    assert store.read("pool", "crawl-1")["value"].to_pylist() == list(range(10))
+
+
 def test_an_empty_table_can_be_written(store):
     assert store.write("quarantine", "crawl-1", rows().cast(rows(1).schema)).row_count == 0
     assert store.read("quarantine", "crawl-1").num_rows == 0

@@ -598,10 +598,6 @@ REMEDIES = {
     "random": f"a machine with more memory for Dagster; {SPLIT}",
 }
 SUBSETS_REMEDY = "fewer methods and fractions: every subset is described by reading all embeddings of the pool"
-ARROW = (
-    "wider offsets for uids in clipcov_assets/tables.py (`large_string`), which is a change of code; until then "
-    + SPLIT
-)
 
 
 def largest_pool(cost: Callable[[float], Quantity], limit: Number, *, most: float = 1e13) -> Quantity:
@@ -615,15 +611,7 @@ def largest_pool(cost: Callable[[float], Quantity], limit: Number, *, most: floa
 
 def limits(size: PoolSize, rates: Rates, width: int, workers: int) -> list[Limit]:
     """Return what limits a pool, the smallest first: memory of a process, a day, and counts that do not fit."""
-    offsets = 2**31 / rates["uid_bytes"]
-    found = [
-        Limit("captions of a pool in one Arrow column: 2 GiB (metaclip)", 2**31 / rates["caption_bytes"],
-              REMEDIES["metaclip"]),
-        Limit("uids of a pool in one Arrow column: 2 GiB (pool, merge, every ranking)", offsets, ARROW),
-        Limit("uids of a crawl in one Arrow column: 2 GiB (latent classes)", offsets * rates["crawls"],
-              "smaller crawls"),
-        Limit("places of pairs in 32 bits (pool_tables.places_of)", quantity(2.0**31), SPLIT),
-    ]  # fmt: skip
+    found = [Limit("places of pairs in 32 bits (pool_tables.places_of)", quantity(2.0**31), SPLIT)]
 
     @cache  # searches begin alike
     def at(pairs: float) -> list[Step]:

@@ -160,12 +160,10 @@ def test_limits_grow_with_the_memory_and_are_sorted() -> None:
     assert all(one.remedy for one in small)
 
 
-def test_uids_and_captions_of_128_million_pairs_do_not_fit_into_one_column() -> None:
-    known = rates(uid_bytes=32, caption_bytes=64)
-    broken = {one.what: one.pairs.value for one in plan.limits(MEDIUM, known, WIDTH, 64)}
-    for text, size in (("uids", 32), ("captions", 64)):
-        (pairs,) = (pairs for what, pairs in broken.items() if what.startswith(f"{text} of a pool in one Arrow column"))
-        assert pairs == 2**31 / size < MEDIUM.pairs
+def test_only_memory_and_time_limit_a_pool_before_places_outgrow_32_bits() -> None:
+    limits = {one.what: one.pairs.value for one in plan.limits(MEDIUM, rates(), WIDTH, 64)}
+    counts = {what: pairs for what, pairs in limits.items() if not what.startswith(("memory of", "more than a day"))}
+    assert counts == {"places of pairs in 32 bits (pool_tables.places_of)": 2**31}
 
 
 GIVEN = ("--rate", "embed=1000", "--proxy", "ViT-B-32", "--workers", "1,8")
@@ -270,9 +268,9 @@ def test_k_means_compares_every_image_with_every_centroid_21_times() -> None:
 
 def test_each_size_is_told_what_breaks_first() -> None:
     told = printed(*GIVEN)
-    column = r"captions of a pool in one Arrow column: 2 GiB .* at 35\.8 million pairs \(assumed: caption_bytes\)"
-    assert re.search(rf"nothing breaks; the next limit is: {column}", told[told.index("CC12M, ") :])
-    assert re.search(rf"the first to break is: {column}", told[told.index("DataComp medium, ") :])
+    worker = r"memory of a worker: clipcov, class shards, at \d\d\.\d million pairs \(assumed: .*worker_memory\)"
+    assert re.search(rf"nothing breaks; the next limit is: {worker}", told[told.index("CC12M, ") :])
+    assert re.search(rf"the first to break is: {worker}", told[told.index("DataComp medium, ") :])
 
 
 def test_what_two_workers_fall_short_of_is_the_serial_part() -> None:

@@ -1,3 +1,4 @@
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.subsets import ASSET, PARTITION, export, raw_pair, two_crawls, write_subset
@@ -9,6 +10,7 @@ def test_the_table_has_every_pair_in_the_order_of_the_ranks(tmp_path):
     found = pq.read_table(done.directory / "pairs.parquet")
     subset = store.read(ASSET, PARTITION)
     assert found["uid"].to_pylist() == subset["uid"].to_pylist()
+    assert found["uid"].type == found["crawl"].type == pa.string()
     assert found["rank"].to_pylist() == list(range(15))
     assert found["gain"].to_pylist() == subset["gain"].to_pylist()
     owners = dict(zip(found["uid"].to_pylist(), found["crawl"].to_pylist(), strict=True))

@@ -55,9 +55,11 @@ $(READY): pyproject.toml requirements.lock | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
 	touch $@
 
-$(DEV_READY): $(READY)
+# Once for both: what is installed for tests runs the demo, too.
+$(DEV_READY): pyproject.toml requirements.lock | $(VENV)/bin/pip
+	@echo "installing into $(VENV): about 8 GB, a few minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
-	touch $@
+	touch $(READY) $@
 
 $(BENCH_READY): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[bench]'

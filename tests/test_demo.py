@@ -59,7 +59,7 @@ def test_it_ends_with_a_scoreboard_a_report_and_the_way_to_the_ui(home, first):
     for method in ("clipcov", "clip_score", "c_rho", "semdedup", "metaclip", "random", "full"):
         assert f"\n{method} " in first.stdout
     assert "Scorecards missing: none of 13." in " ".join(first.stdout.split())
-    assert f"report:  {home / 'var/reports/comparisons/crawl-2.html'}" in first.stdout
+    assert f"report:  {home / 'var/reports/comparisons/crawl-1.html'}" in first.stdout
     assert "make ui, then open http://127.0.0.1:3000" in first.stdout
 
 

@@ -22,6 +22,9 @@ from clipcov_assets.partitions import FRACTIONS, FULL_FRACTION, crawl_order
 from clipcov_assets.pooling import sound_crawls
 from clipcov_assets.scales import SCALE
 
+ByPartition = Mapping[str, Versions]
+Compared = tuple[ByPartition, ByPartition]
+
 RECENT_CRAWLS = 30  # of them the newest that is ready is selected from
 
 
@@ -137,22 +140,22 @@ class Due(dg.AutomationCondition[Any]):
     async def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:  # type: ignore[override]
         """Compare what each materialization recorded of its inputs with these as they are now."""
         candidates = _candidates(context)
-        made, now = await made_and_now(context, candidates)
-        now = await self.completed(context, now)
+        made, now = await self.compared(context, *await made_and_now(context, candidates))
         due = {key: version_of(now[key]) for key in candidates if key not in made or differ(made[key], now[key])}
         tried: dict[str, str] = json.loads(context.cursor or "{}")  # the inputs with which each was asked for
-        failed = await context.asset_graph_view.compute_execution_failed_subset(
-            key=context.key, from_subset=context.candidate_subset
+        view = context.asset_graph_view
+        failed = _keys(
+            await view.compute_execution_failed_subset(key=context.key, from_subset=context.candidate_subset)
         )
-        waiting = {key for key in due.keys() & _keys(failed) if tried.get(key, due[key]) == due[key]}
-        remembered = {key: version for key, version in tried.items() if key not in candidates} | due
+        waiting = {key for key in due.keys() & failed if tried.get(key, due[key]) == due[key]}
+        remembered = {key: tried[key] for key in tried.keys() - (candidates - failed)} | due
         found = _true_for(context, due.keys() - waiting).true_subset
         return dg.AutomationResult(context, found, cursor=json.dumps(remembered, sort_keys=True))
 
-    async def completed(self, context: dg.AutomationContext, now: Mapping[str, Versions]) -> dict[str, Versions]:
-        """What a materialization of each partition would record now, with more than its inputs."""
+    async def compared(self, context: dg.AutomationContext, made: ByPartition, now: ByPartition) -> Compared:
+        """What each materialization recorded, and what one would record now, with all that counts beside inputs."""
         code = {CODE_VERSION: context.asset_graph.get(context.key).code_version or ""} if self.by_code else {}
-        return {key: {**versions, **code} for key, versions in now.items()}
+        return made, {key: {**versions, **code} for key, versions in now.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +165,15 @@ class DuePool(Due):
     Where several crawls land at once they join together: while any is being classified, no pool counts as outdated.
     """
 
-    async def completed(self, context: dg.AutomationContext, now: Mapping[str, Versions]) -> dict[str, Versions]:
-        """The same, and the version of the earlier crawls together."""
-        found, view = await super().completed(context, now), context.asset_graph_view
+    async def compared(self, context: dg.AutomationContext, made: ByPartition, now: ByPartition) -> Compared:
+        """The same, with the version of the earlier crawls together."""
+        view = context.asset_graph_view
+        earlier = {crawl: version_of(sound_crawls(view.instance, crawl)) for crawl in now}
+        now = {crawl: {**versions, EARLIER_CRAWLS: earlier[crawl]} for crawl, versions in now.items()}
         classes = view.get_full_subset(key=dg.AssetKey("latent_classes"))
-        if not found or not (await view.compute_run_in_progress_subset(key=classes.key, from_subset=classes)).is_empty:
-            return found
-        earlier = {crawl: version_of(sound_crawls(view.instance, crawl)) for crawl in found}
-        return {crawl: {**versions, EARLIER_CRAWLS: earlier[crawl]} for crawl, versions in found.items()}
+        if made and not (await view.compute_run_in_progress_subset(key=classes.key, from_subset=classes)).is_empty:
+            made = {crawl: {**versions, EARLIER_CRAWLS: earlier[crawl]} for crawl, versions in made.items()}
+        return await super().compared(context, made, now)
 
 
 _missing = Condition.missing() & ~Condition.execution_failed()

@@ -9,11 +9,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.event_log.base import AssetRecord
 
-CODE_VERSION, DATA_VERSION, INPUT_VERSION = (
-    "dagster/code_version",
-    "dagster/data_version",
-    "dagster/input_data_version/",
-)
+CODE_VERSION, DATA_VERSION = "dagster/code_version", "dagster/data_version"
+INPUT_VERSION = "dagster/input_data_version/"  # and the name of the input
 # The earlier crawls of a pool, which are no inputs to Dagster: a pool depends on its own crawl alone.
 EARLIER_CRAWLS = "earlier_crawls_version"
 MATERIALIZATION = dg.DagsterEventType.ASSET_MATERIALIZATION

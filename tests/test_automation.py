@@ -340,6 +340,9 @@ def test_a_pool_that_failed_waits_until_other_crawls_would_go_in(ticks):
     ticks.fail("pool", "crawl-10")
     for _ in range(2):
         assert ("pool", "crawl-10") not in ticks.requested()
+    run = ticks.begin("latent_classes", "crawl-2")
+    assert ("pool", "crawl-10") not in ticks.requested()
+    ticks.instance.report_run_canceled(run)
     ticks.succeed("latent_classes", "crawl-2", version="2")
     assert ("pool", "crawl-10") in ticks.requested()
     ticks.fail("pool", "crawl-10")

@@ -115,7 +115,7 @@ def _versions_of(context: dg.AutomationContext, parent: dg.AssetKey, partitions:
     if context.asset_graph.get(parent).partitions_def is None:
         event = view.instance.get_latest_materialization_event(parent)
         made = event and event.asset_materialization
-        return dict.fromkeys(partitions, (made.tags or {}).get(DATA_VERSION, "") if made else NOT_MADE)
+        return dict.fromkeys(partitions, (made.tags or {}).get(DATA_VERSION, NOT_MADE) if made else NOT_MADE)
     parents = {partition: _parents(context, parent, partition) for partition in partitions}
     compared = {partition: keys for partition, keys in parents.items() if len(keys) <= MOST_COMPARED}
     wanted = sorted({key for keys in compared.values() for key in keys})

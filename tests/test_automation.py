@@ -413,6 +413,14 @@ def test_a_change_is_not_forgotten_where_its_request_is_lost_or_a_run_is_under_w
     assert ("embeddings", "crawl-1") not in ticks.requested()
 
 
+def test_a_proxy_that_a_person_reported_without_a_version_is_no_news_for_ever(ticks):
+    ticks.succeed("raw_pairs", "crawl-1")
+    ticks.instance.report_runless_asset_event(dg.AssetMaterialization("proxy_checkpoint"))
+    assert ("embeddings", "crawl-1") in ticks.requested()
+    ticks.succeed("embeddings", "crawl-1")
+    assert ("embeddings", "crawl-1") not in ticks.requested()
+
+
 def test_what_failed_is_asked_for_again_when_its_input_is_another(ticks):
     everything_up_to(ticks, "raw_pairs", "proxy_checkpoint")
     ticks.fail("embeddings", "crawl-1")

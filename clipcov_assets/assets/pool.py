@@ -153,7 +153,6 @@ class JoinedCrawls:
         self.statistics = no_statistics(load_class_embeddings(store, crawls[-1]).shape)
         self.products = np.zeros((self.statistics.image_sums.shape[1],) * 2)
         included = self._ready(store, crawls)
-        self.left_out = [name for name in crawls if name not in included]
         _one_proxy(included)
         versions = {name: tables.versions for name, tables in included.items()}
         self._go_on(store, versions)
